@@ -1,0 +1,39 @@
+"""Settings: read once at the start, immutable afterwards.
+
+`load` is the one way in; every mistake it finds is a `SettingsError` whose message names the file (or the environment
+variable, or the option), the section and the key.
+"""
+
+from segmentd.settings.model import (
+    CorsSettings,
+    EventsSettings,
+    GraphQLSettings,
+    IdentifierSettings,
+    KeySettings,
+    LimitsSettings,
+    LogSettings,
+    PassthroughSettings,
+    RuntimeSettings,
+    ServerSettings,
+    Settings,
+    StorageSettings,
+)
+from segmentd.settings.source import Override, SettingsError, load
+
+__all__ = [
+    "CorsSettings",
+    "EventsSettings",
+    "GraphQLSettings",
+    "IdentifierSettings",
+    "KeySettings",
+    "LimitsSettings",
+    "LogSettings",
+    "Override",
+    "PassthroughSettings",
+    "RuntimeSettings",
+    "ServerSettings",
+    "Settings",
+    "SettingsError",
+    "StorageSettings",
+    "load",
+]

@@ -1,0 +1,183 @@
+"""The settings: every name, its unit, its default and its range.
+
+Owns the Structs that the rest of the program reads. Never reads a file or the environment (`source.py` does), and
+never compares two settings with each other (`checks.py` does).
+
+Invariants:
+1. A default stands here once; `config/default.toml` repeats it with its reason, and a test holds the two together.
+2. Every number has a lower and an upper bound. Sizes are in bytes, times in seconds, and the name says so.
+3. Settings are immutable once they are loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+TIB = 1024 * GIB
+
+# LMDB maps are made of pages; a map that is no multiple of the page is rounded in ways that differ by platform.
+PAGE_BYTES = 4096
+
+Seconds = Annotated[float, Meta(gt=0, le=3_600)]
+MapBytes = Annotated[int, Meta(ge=MIB, le=16 * TIB, multiple_of=PAGE_BYTES)]
+BodyBytes = Annotated[int, Meta(ge=KIB, le=GIB)]
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all sections share: immutable, named fields only, nothing unknown."""
+
+
+class ServerSettings(Section, frozen=True, kw_only=True):
+    """[server]: where it listens, and how long a client may take."""
+
+    listen: Annotated[str, Meta(min_length=1, max_length=300)] = "127.0.0.1:8080"
+    shutdown_seconds_max: Seconds = 30
+    keep_alive_seconds_max: Seconds = 75
+    request_read_seconds_max: Seconds = 30
+    connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """`listen` as (host, port), an IPv6 host without its brackets. Raises ValueError where it is neither."""
+        host, colon, port = self.listen.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        if bracketed:
+            host = host[1:-1]
+        if not colon or not host or (":" in host) != bracketed:
+            raise ValueError('expected HOST:PORT, an IPv6 host in brackets ("127.0.0.1:8080", "[::1]:8080")')
+        if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535):
+            raise ValueError("expected a port from 0 to 65535 after the last colon (0: any free port)")
+        return host, int(port)
+
+
+class PassthroughSettings(Section, frozen=True, kw_only=True):
+    """[passthrough]: whether events may change memberships and segments may point at external audiences."""
+
+    enabled: bool = False
+
+
+class IdentifierSettings(Section, frozen=True, kw_only=True):
+    """[identifiers.<name>]: what one identifier name means."""
+
+    confidence: Literal["high", "low"]
+    lower_case: bool = False
+
+
+def default_identifiers() -> dict[str, IdentifierSettings]:
+    """The identifiers of a configuration without an [identifiers] table; giving the table replaces them all."""
+    return {
+        "fs_user_id": IdentifierSettings(confidence="high"),
+        "email": IdentifierSettings(confidence="high", lower_case=True),
+        "customer_id": IdentifierSettings(confidence="high"),
+        "a_high_confidence_identifier": IdentifierSettings(confidence="high"),
+        "vuid": IdentifierSettings(confidence="low"),
+    }
+
+
+class EventsSettings(Section, frozen=True, kw_only=True):
+    """[events]: what an event may say about time."""
+
+    future_seconds_max: Annotated[int, Meta(ge=0, le=31_536_000)] = 3_600
+
+
+class LimitsSettings(Section, frozen=True, kw_only=True):
+    """[limits]: how large what clients send may be, and how much of it there may be."""
+
+    events_per_request_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    events_body_bytes_max: BodyBytes = MIB
+    events_inflated_bytes_max: BodyBytes = 4 * MIB
+    segments_body_bytes_max: BodyBytes = 64 * KIB
+    graphql_body_bytes_max: BodyBytes = 256 * KIB
+    # An LMDB key has at most 511 bytes; audience number and identifier kind stand in front of the value.
+    identifier_bytes_max: Annotated[int, Meta(ge=1, le=480)] = 256
+    audience_id_chars_max: Annotated[int, Meta(ge=1, le=256)] = 128
+    audiences_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    segments_max: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
+    segment_id_chars_max: Annotated[int, Meta(ge=1, le=128)] = 128
+    description_chars_max: Annotated[int, Meta(ge=0, le=65_536)] = 4_096
+    metadata_entries_max: Annotated[int, Meta(ge=0, le=1_024)] = 64
+    metadata_key_chars_max: Annotated[int, Meta(ge=1, le=1_024)] = 128
+    metadata_value_chars_max: Annotated[int, Meta(ge=0, le=65_536)] = 1_024
+    invalids_listed_max: Annotated[int, Meta(ge=1, le=10_000)] = 100
+
+
+class GraphQLSettings(Section, frozen=True, kw_only=True):
+    """[graphql]: how much one query may ask for."""
+
+    document_bytes_max: Annotated[int, Meta(ge=KIB, le=GIB)] = 64 * KIB
+    tokens_max: Annotated[int, Meta(ge=100, le=1_000_000)] = 5_000
+    # The introspection query of the common tools is 13 levels deep.
+    depth_max: Annotated[int, Meta(ge=1, le=100)] = 16
+    aliases_max: Annotated[int, Meta(ge=0, le=10_000)] = 64
+    cost_max: Annotated[int, Meta(ge=1, le=100_000_000)] = 50_000
+    document_cache_entries_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_024
+
+
+class RuntimeSettings(Section, frozen=True, kw_only=True):
+    """[runtime]: the actors, and how much may wait for them."""
+
+    shards: Annotated[int, Meta(ge=1, le=256)] = 8
+    shard_inbox_messages_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 64
+    commit_queue_requests_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 4_096
+    commit_queue_changes_max: Annotated[int, Meta(ge=1, le=100_000_000)] = 200_000
+    group_changes_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 20_000
+    slice_changes_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
+    retry_after_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 1
+
+
+class StorageSettings(Section, frozen=True, kw_only=True):
+    """[storage]: where the data is, how large it may become, when it is folded."""
+
+    path: Annotated[str, Meta(min_length=1, max_length=4_096)] = "data"
+    journal_map_bytes: MapBytes = 8 * GIB
+    index_map_bytes: MapBytes = 256 * GIB
+    journal_bytes_max: Annotated[int, Meta(ge=64 * KIB, le=16 * TIB)] = 2 * GIB
+    checkpoint_journal_bytes: Annotated[int, Meta(ge=4 * KIB, le=16 * TIB)] = 32 * MIB
+    checkpoint_seconds_max: Seconds = 10
+    checkpoint_batch_changes_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 200_000
+
+
+class CorsSettings(Section, frozen=True, kw_only=True):
+    """[cors]: which web pages may call the public paths from a browser."""
+
+    origins: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$", max_length=300)], ...],
+        Meta(max_length=1_000),
+    ] = ("*",)
+    max_age_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 600
+
+
+class KeySettings(Section, frozen=True, kw_only=True):
+    """[keys.<id>]: one API key, its secret as a hash only: sha256(salt bytes + secret in UTF-8)."""
+
+    right: Literal["public", "private"]
+    salt: Annotated[str, Meta(pattern=r"^([0-9a-f]{2}){8,64}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class LogSettings(Section, frozen=True, kw_only=True):
+    """[log]: how the log on stderr looks, and how much of it there is."""
+
+    format: Literal["json", "human"] = "json"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """All settings, one attribute a section."""
+
+    server: ServerSettings = ServerSettings()
+    passthrough: PassthroughSettings = PassthroughSettings()
+    identifiers: dict[str, IdentifierSettings] = field(default_factory=default_identifiers)
+    events: EventsSettings = EventsSettings()
+    limits: LimitsSettings = LimitsSettings()
+    graphql: GraphQLSettings = GraphQLSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+    storage: StorageSettings = StorageSettings()
+    cors: CorsSettings = CorsSettings()
+    keys: dict[str, KeySettings] = field(default_factory=dict)
+    log: LogSettings = LogSettings()
