@@ -1,0 +1,187 @@
+"""Reading uploads: bytes → changes, or every problem of every invalid event.
+
+Two roads give the same answer. The short one decodes straight into typed structs and takes only events that are right
+in every respect; at the first doubt the whole body is read again on the long one (`events_examined`), which looks at
+every event and names everything that is wrong. All or nothing: problems mean that no change leaves this module.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from segmentd.domain.events_examined import ACTIONS, PASSTHROUGH, Change, EventRules, Problems, examine, ts_ms_from
+from segmentd.domain.membership import v_of
+from segmentd.domain.refusals import InvalidEvents, MalformedBody, PassthroughDisabled
+
+__all__ = ["Change", "EventRules", "ParsedEvents", "parse_events"]
+
+
+class ParsedEvents(msgspec.Struct, frozen=True):
+    """A valid request."""
+
+    changes: list[Change]
+    """(identifier key, audience id, v) in the order of the request."""
+    qualify: int
+    disqualify: int
+    dropped: int
+    """Events of other types: accepted, counted, without effect."""
+
+
+class _Data(msgspec.Struct):
+    audience_id: str = ""
+    ts: int | float | None = None
+
+
+class _Event(msgspec.Struct):
+    data: _Data
+    type: str = ""
+    action: str = ""
+    identifiers: dict[str, str] = {}
+
+
+_DECODE_TYPED: Final = msgspec.json.Decoder(list[_Event])
+_DECODE_TYPED_ONE: Final = msgspec.json.Decoder(_Event)
+_DECODE_ANY: Final = msgspec.json.Decoder()
+_WHITE_SPACE: Final = b" \t\r\n"
+
+
+class _DoubtError(Exception):
+    """The short road meets something that it does not fully understand."""
+
+
+def parse_events(body: bytes, *, ndjson: bool, rules: EventRules, now_ms: int) -> ParsedEvents:
+    """Read one upload.
+
+    body: inflated UTF-8 JSON, one event or an array; with `ndjson` one event a line. now_ms: the time of receipt.
+    Raises MalformedBody (no JSON, empty, too many events), InvalidEvents, PassthroughDisabled.
+    """
+    try:
+        parsed = _parse_typed(body, ndjson, rules, now_ms)
+    except (msgspec.ValidationError, _DoubtError):
+        parsed = _parse_examined(body, ndjson, rules, now_ms)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(body, ndjson, error) from None
+    if parsed.changes and not rules.passthrough_enabled:
+        raise PassthroughDisabled
+    return parsed
+
+
+def _is_array(body: bytes) -> bool:
+    return body.lstrip(_WHITE_SPACE)[:1] == b"["
+
+
+def _check_count(count: int, rules: EventRules) -> None:
+    if not count:
+        raise MalformedBody("The request has no events; send one event or an array of them.")
+    if count > rules.events_max:
+        raise MalformedBody(
+            f"The request has {count} events; at most {rules.events_max} are allowed ([limits] events_per_request_max)."
+        )
+
+
+def _parse_typed(body: bytes, ndjson: bool, rules: EventRules, now_ms: int) -> ParsedEvents:
+    if ndjson:
+        events = _DECODE_TYPED_ONE.decode_lines(body)
+    elif _is_array(body):
+        events = _DECODE_TYPED.decode(body)
+    else:
+        events = [_DECODE_TYPED_ONE.decode(body)]
+    _check_count(len(events), rules)
+    changes: list[Change] = []
+    disqualify = 0
+    take_change = changes.append
+    for event in events:
+        if event.type != PASSTHROUGH:
+            if not event.type:
+                raise _DoubtError
+            continue
+        disqualified = ACTIONS.get(event.action)
+        if disqualified is None:
+            raise _DoubtError
+        disqualify += disqualified
+        take_change(_typed_change(event, disqualified, rules, now_ms))
+    return ParsedEvents(
+        changes=changes,
+        qualify=len(changes) - disqualify,
+        disqualify=disqualify,
+        dropped=len(events) - len(changes),
+    )
+
+
+def _typed_change(event: _Event, disqualified: int, rules: EventRules, now_ms: int) -> Change:
+    key = None
+    for name, value in event.identifiers.items():
+        kind = rules.kinds.get(name)
+        if kind is None or (kind.is_high and key is not None):
+            raise _DoubtError
+        if kind.is_high:
+            try:
+                key = rules.schema.key(kind, value)
+            except ValueError:
+                raise _DoubtError from None
+    audience_id, ts = event.data.audience_id, event.data.ts
+    if key is None or not rules.is_audience_id(audience_id):
+        raise _DoubtError
+    if ts is None:
+        return key, audience_id, v_of(now_ms, not disqualified)
+    ts_ms = ts * 1000 if type(ts) is int else ts_ms_from(ts)
+    if ts_ms is None or not 0 <= ts_ms <= now_ms + rules.future_ms_max:
+        raise _DoubtError
+    return key, audience_id, ts_ms * 2 + disqualified
+
+
+def _parse_examined(body: bytes, ndjson: bool, rules: EventRules, now_ms: int) -> ParsedEvents:
+    try:
+        events = _decode_any(body, ndjson)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(body, ndjson, error) from None
+    _check_count(len(events), rules)
+    problems = Problems(rules.invalids_listed_max)
+    changes: list[Change] = []
+    disqualify = 0
+    for number, event in enumerate(events):
+        change = examine(event, problems.of(number), rules, now_ms)
+        if change is not None:
+            changes.append(change)
+            disqualify += change[2] & 1
+    if problems.total:
+        raise InvalidEvents(problems.listed, problems.total)
+    return ParsedEvents(
+        changes=changes, qualify=len(changes) - disqualify, disqualify=disqualify, dropped=len(events) - len(changes)
+    )
+
+
+def _decode_any(body: bytes, ndjson: bool) -> list[Any]:
+    if ndjson:
+        return list(_DECODE_ANY.decode_lines(body))
+    decoded = _DECODE_ANY.decode(body)
+    return decoded if isinstance(decoded, list) else [decoded]
+
+
+def _malformed(body: bytes, ndjson: bool, error: Exception) -> MalformedBody:
+    if not body.strip(_WHITE_SPACE):
+        return MalformedBody("The body is empty; send one event or an array of them.")
+    if isinstance(error, RecursionError):
+        return MalformedBody("The body is no JSON that is read here: it is nested too deeply.")
+    if ndjson and (at := _bad_line(body, _DECODE_ANY.decode)) is not None:
+        line, reason = at
+        return MalformedBody(f"Line {line} of the body is no valid JSON: {reason}.")
+    return MalformedBody(f"The body is no valid JSON: {_reason(error)}.")
+
+
+def _bad_line(body: bytes, decode: Callable[[bytes], object]) -> tuple[int, str] | None:
+    """Number (from 1) and reason of the first line that is no JSON."""
+    for number, line in enumerate(body.split(b"\n"), start=1):
+        try:
+            if line.strip(_WHITE_SPACE):
+                decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return number, _reason(error)
+    return None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not valid UTF-8"
+    return str(error).removeprefix("JSON is malformed: ")
