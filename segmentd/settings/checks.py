@@ -19,7 +19,7 @@ IDENTIFIERS_MAX = 200
 # A GraphQL name; it becomes an argument, and once more with a leading underscore. It begins with a letter itself,
 # so that no two of these collide and none begins with the two underscores that GraphQL reserves.
 IDENTIFIER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 # The secrets of config/development.toml. They are public knowledge, so they may serve this machine alone.
 DEVELOPMENT_SECRETS = (b"dev-public", b"dev-private")
