@@ -1,0 +1,62 @@
+"""Recovery: load the index, fold what the journal has beyond it. Start-up and crash are the same road."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from segmentd.domain.segments import SegmentRecord
+from segmentd.domain.shard import Word
+from segmentd.storage.index import Index
+from segmentd.storage.journal import Journal
+from segmentd.storage.records import decode_record
+
+PROGRESS_IDENTIFIERS = 500_000
+"""`progress` is called once in so many identifiers."""
+
+
+class Recovered(msgspec.Struct):
+    """Everything but the memberships, which go straight to their shards."""
+
+    audiences: dict[int, str] = {}
+    sizes: dict[int, int] = {}
+    segments: dict[str, SegmentRecord] = {}
+    folded_seq: int = 0
+    identifiers: int = 0
+    journal_records: int = 0
+
+
+def recover(
+    journal: Journal,
+    index: Index,
+    *,
+    load: Callable[[bytes, bytes], None],
+    begin_fold: Callable[[Recovered], None],
+    fold: Callable[[list[Word]], None],
+    progress: Callable[[int], None],
+) -> Recovered:
+    """Read the state into memory.
+
+    load(key, packed): takes a stored identifier. begin_fold: called once, after the index, before the journal, with
+    audiences and sizes as of the index. fold(changes): merges journalled changes. Raises StorageError.
+    """
+    recovered = Recovered()
+    with index.reading() as txn:
+        recovered.folded_seq = index.folded_seq(txn)
+        for number, audience_id, size in index.audiences(txn):
+            recovered.audiences[number] = audience_id
+            recovered.sizes[number] = size
+        recovered.segments = {record.segment_id: record for record in index.segments(txn)}
+        for key, packed in index.memberships(txn):
+            load(key, packed)
+            recovered.identifiers += 1
+            if not recovered.identifiers % PROGRESS_IDENTIFIERS:
+                progress(recovered.identifiers)
+    begin_fold(recovered)
+    for _, blob in journal.records(recovered.folded_seq):
+        record = decode_record(blob)
+        recovered.audiences.update(record.audiences)
+        recovered.segments.update((segment.segment_id, segment) for segment in record.segments)
+        fold(record.changes)
+        recovered.journal_records += 1
+    journal.continue_after(recovered.folded_seq)
+    return recovered
