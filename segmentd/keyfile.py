@@ -1,0 +1,155 @@
+"""The file `keys.json` in the data folder: API keys that are made, listed and revoked while the server runs.
+
+Owns the file's format and every write to it. Never sees a request, and never stores a secret: `create` returns it once.
+
+Invariants:
+1. A secret is known only as sha256(salt + secret); salt and secret have 128 bits or more from the operating system.
+   A plain hash is enough because nobody can try 2**128 secrets; passwords are another matter and not used here.
+2. The file is replaced whole by an atomic rename, has mode 0600, and is fsynced: a reader sees the old one or the new.
+3. Writers take turns through a lock file, so that two `segmentd keys create` at once lose nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+FILE_NAME: Final = "keys.json"
+FORMAT_VERSION: Final = 1
+SECRET_BYTES: Final = 24  # 192 bits: 32 characters of URL-safe base64 without padding
+SALT_BYTES: Final = 16
+KEYS_MAX: Final = 1_000  # every key costs one hash for each unknown secret that somebody tries
+_KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+Right = Literal["public", "private"]
+
+
+class KeyFileError(Exception):
+    """The key file cannot be read, or does not allow what was asked. The message names the file and the reason."""
+
+
+class StoredKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One key as it lies on disk."""
+
+    right: Right
+    salt: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{2}){8,64}$")]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+    created: str
+    """UTC, ISO 8601 with seconds."""
+
+
+class _KeyFile(msgspec.Struct, forbid_unknown_fields=True):
+    version: int
+    keys: dict[str, StoredKey]
+
+
+def hash_of(salt: bytes, secret: str) -> bytes:
+    """sha256 over the salt's bytes and the secret in UTF-8."""
+    return hashlib.sha256(salt + secret.encode()).digest()
+
+
+def path_in(folder: Path) -> Path:
+    """Where the key file of a data folder is."""
+    return folder / FILE_NAME
+
+
+def read(path: Path) -> dict[str, StoredKey]:
+    """The keys by id; empty if there is no file. Raises KeyFileError."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        version = msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).get("version")
+        if version is None or bytes(version) != str(FORMAT_VERSION).encode():
+            found = "none" if version is None else bytes(version).decode()
+            raise KeyFileError(f"{path}: version {found} is not the version {FORMAT_VERSION} that is read here")
+        return msgspec.json.decode(raw, type=_KeyFile).keys
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise KeyFileError(f"{path}: is no key file: {error}") from error
+
+
+def list_keys(path: Path) -> list[tuple[str, StoredKey]]:
+    """(id, key) of every key, by id. Raises KeyFileError."""
+    return sorted(read(path).items())
+
+
+def create(path: Path, right: Right, key_id: str | None = None) -> tuple[str, str]:
+    """Make a key and return (id, secret); the secret is not kept anywhere.
+
+    key_id: 1..64 letters, digits, _ or -; chosen at random if None. The folder of `path` is made if it is missing.
+    Raises KeyFileError: the id is taken or not allowed, or the file cannot be read or written.
+    """
+    key_id = secrets.token_hex(4) if key_id is None else key_id
+    if not _KEY_ID.fullmatch(key_id):
+        raise KeyFileError(f"{path}: the key id {key_id!r} is not 1 to 64 letters, digits, _ or -")
+    secret, salt = secrets.token_urlsafe(SECRET_BYTES), secrets.token_bytes(SALT_BYTES)
+    stored = StoredKey(
+        right=right,
+        salt=salt.hex(),
+        sha256=hash_of(salt, secret).hex(),
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    with _locked(path):
+        keys = read(path)
+        if key_id in keys:
+            raise KeyFileError(f"{path}: there is a key {key_id!r} already")
+        if len(keys) >= KEYS_MAX:
+            raise KeyFileError(f"{path}: holds {len(keys)} keys; at most {KEYS_MAX} are allowed")
+        _replace(path, {**keys, key_id: stored})
+    return key_id, secret
+
+
+def revoke(path: Path, key_id: str) -> None:
+    """Remove a key; a running server stops accepting it within a second. Raises KeyFileError if there is none."""
+    with _locked(path):
+        keys = read(path)
+        if key_id not in keys:
+            raise KeyFileError(f"{path}: there is no key {key_id!r}")
+        _replace(path, {name: key for name, key in keys.items() if name != key_id})
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: Path, keys: dict[str, StoredKey]) -> None:
+    """Write the file whole: beside it first, then in its place."""
+    encoded = msgspec.json.encode(_KeyFile(version=FORMAT_VERSION, keys=dict(sorted(keys.items()))))
+    beside = path.with_name(path.name + ".new")
+    try:
+        with os.fdopen(os.open(beside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(msgspec.json.format(encoded, indent=2) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot be written: {error.strerror}") from error
