@@ -165,6 +165,16 @@ def _external_audience_id(decoded: dict[str, Any], rules: EventRules) -> str:
     return audience_id
 
 
+def segment_of(record: SegmentRecord, definition: SegmentDefinition) -> Segment:
+    """The segment as it is after `record`, whose definition is `definition`."""
+    return Segment(
+        segment_id=record.segment_id,
+        revision=record.revision,
+        definition=definition,
+        updated_ms=record.updated_ms,
+    )
+
+
 class SegmentTable:
     """All segments. `plan_*` say what a write would do and raise if it may not; `fold` does it.
 
@@ -221,12 +231,7 @@ class SegmentTable:
         if record.definition is None:
             self._present.pop(record.segment_id, None)
         else:
-            self._present[record.segment_id] = Segment(
-                segment_id=record.segment_id,
-                revision=record.revision,
-                definition=record.definition,
-                updated_ms=record.updated_ms,
-            )
+            self._present[record.segment_id] = segment_of(record, record.definition)
 
     @staticmethod
     def _check_revision(present: Segment | None, if_match: int | None) -> None:

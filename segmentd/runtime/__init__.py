@@ -1,0 +1,1 @@
+"""The actors: Trio tasks that own state and talk through bounded mailboxes."""

@@ -6,6 +6,7 @@ lines: the parent writes `fold` on standard input; the child answers on standard
 fold (`Folded` and `seconds`), the last with `"more": false`, or with `{"error": "..."}`. End of input ends the child.
 """
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -38,6 +39,9 @@ class CheckpointerArguments(msgspec.Struct, frozen=True):
 
 def main(argument: str) -> int:
     """Serve fold requests until standard input ends."""
+    # The terminal and systemd signal the whole group; this process ends when its parent closes its input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     arguments = msgspec.json.decode(argument, type=CheckpointerArguments)
     folder = DataFolder(
         Path(arguments.path),

@@ -1,0 +1,163 @@
+"""Keeping the journal short: tells the checkpointer (a child process) when to fold, and knows how far it came.
+
+Invariants: (1) the journal may be cut up to `folded_seq` and no further; (2) a checkpointer that dies is started again,
+later each time; it can lose nothing, because a fold is one transaction.
+"""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import msgspec
+import structlog
+import trio
+
+from segmentd.runtime.committer import CommitObserver
+from segmentd.storage.checkpointer import CheckpointerArguments, FoldReport
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_RESTART_SECONDS_FIRST = 0.2
+_RESTART_SECONDS_MAX = 10.0
+# A fold that is under way at shutdown may end; if it does not, killing it is safe.
+_END_SECONDS_MAX = 5.0
+_REPORT_BYTES_MAX = 65_536
+
+
+class CheckpointerDiedError(Exception):
+    """The child went away in the middle of the conversation."""
+
+
+class JournalDepth(Protocol):
+    """What decides whether it is time."""
+
+    @property
+    def bytes_held(self) -> int: ...
+    @property
+    def last_seq(self) -> int: ...
+
+
+class CheckpointerProcess:
+    """Conversation with the child."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self._process = process
+        self._buffer = b""
+
+    async def fold(self) -> FoldReport:
+        """Have everything folded that is in the journal now. Raises CheckpointerDiedError."""
+        assert self._process.stdin is not None  # noqa: S101
+        try:
+            await self._process.stdin.send_all(b"fold\n")
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise CheckpointerDiedError("it does not listen") from error
+        return await self.report()
+
+    async def report(self) -> FoldReport:
+        """The next report. Raises CheckpointerDiedError."""
+        assert self._process.stdout is not None  # noqa: S101
+        while b"\n" not in self._buffer:
+            received = await self._process.stdout.receive_some(_REPORT_BYTES_MAX)
+            if not received:
+                raise CheckpointerDiedError(f"it ended with status {await self._process.wait()}")
+            self._buffer += received
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return msgspec.json.decode(line, type=FoldReport)
+
+
+@asynccontextmanager
+async def checkpointer_process(arguments: CheckpointerArguments) -> AsyncIterator[CheckpointerProcess]:
+    """Run the child; at the end it is asked to stop, and killed if it does not."""
+    command = [sys.executable, "-m", "segmentd.storage.checkpointer", msgspec.json.encode(arguments).decode()]
+    process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        yield CheckpointerProcess(process)
+    finally:
+        with trio.CancelScope(shield=True):
+            assert process.stdin is not None  # noqa: S101
+            await process.stdin.aclose()
+            with trio.move_on_after(_END_SECONDS_MAX):
+                await process.wait()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+class Checkpointing:
+    """An actor: `run` as its task, `barrier` from anywhere on the loop."""
+
+    def __init__(
+        self,
+        journal: JournalDepth,
+        arguments: CheckpointerArguments,
+        observer: CommitObserver,
+        *,
+        journal_bytes: int,
+        seconds_max: float,
+        folded_seq: int,
+    ) -> None:
+        """journal_bytes, seconds_max: fold when the journal holds so much, or when so much time has passed."""
+        self._journal = journal
+        self._arguments = arguments
+        self._observer = observer
+        self._journal_bytes = journal_bytes
+        self._seconds_max = seconds_max
+        self.folded_seq = folded_seq
+        """The index stands for this sequence number."""
+        self._wake = trio.Event()
+        self._progress = trio.Event()
+
+    def committed(self) -> None:
+        """The journal has grown: is it time?"""
+        if self._journal.bytes_held >= self._journal_bytes:
+            self._wake.set()
+
+    async def barrier(self) -> int:
+        """Wait until the index holds everything that is in the journal now. Returns its sequence number."""
+        target = self._journal.last_seq
+        while self.folded_seq < target:
+            self._wake.set()
+            await self._progress.wait()
+        return self.folded_seq
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        pause = _RESTART_SECONDS_FIRST
+        while True:
+            try:
+                async with checkpointer_process(self._arguments) as process:
+                    while True:
+                        await self._due()
+                        await self._fold_all(process)
+                        pause = _RESTART_SECONDS_FIRST
+            except CheckpointerDiedError as error:
+                self._observer.checkpoint_failed()
+                log.error("checkpointer died; starting it again", reason=str(error), seconds=pause)
+            await trio.sleep(pause)
+            pause = min(pause * 2, _RESTART_SECONDS_MAX)
+
+    async def _due(self) -> None:
+        while True:
+            with trio.move_on_after(self._seconds_max):
+                await self._wake.wait()
+            self._wake = trio.Event()
+            if self._journal.last_seq > self.folded_seq:
+                return
+
+    async def _fold_all(self, process: CheckpointerProcess) -> None:
+        report = await process.fold()
+        while True:
+            if report.error is not None:
+                self._observer.checkpoint_failed()
+                log.error("checkpoint failed", reason=report.error)
+                await trio.sleep(_RESTART_SECONDS_FIRST)
+                return
+            self.folded_seq = max(self.folded_seq, report.seq)
+            self._observer.checkpointed(changes=report.changes, seconds=report.seconds)
+            self._progress.set()
+            self._progress = trio.Event()
+            if not report.more:
+                return
+            report = await process.report()

@@ -1,0 +1,168 @@
+"""The committer: all writes that wait now become one journal record, one fsync, and then visible.
+
+Owns: the order of writes. Invariants: (1) nothing is shown or acknowledged before its record is on disk; (2) a write is
+in one record whole; (3) a write that is refused is in no record; (4) one commit at a time, in a worker thread.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+import trio
+
+from segmentd.domain.refusals import Overloaded, ShuttingDown, StoreUnavailable
+from segmentd.domain.segments import SegmentRecord
+from segmentd.domain.shard import Word
+from segmentd.runtime.audiences import AudienceTable
+from segmentd.runtime.mailbox import Mailbox, MailboxClosedError, MailboxFullError, Reply
+from segmentd.runtime.router import Router
+from segmentd.storage.errors import StoreFailureError, StoreFullError
+from segmentd.storage.failpoints import hit
+from segmentd.storage.records import JournalRecord, encode_record
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class CommitObserver(Protocol):
+    """Told what happens, for metrics. Plain calls on the loop's thread; must not raise."""
+
+    def committed(self, *, requests: int, changes: int, journal_bytes: int, seconds: float) -> None: ...
+    def commit_failed(self) -> None: ...
+    def checkpointed(self, *, changes: int, seconds: float) -> None: ...
+    def checkpoint_failed(self) -> None: ...
+
+
+class AppendRecord(Protocol):
+    """Makes one record durable; blocking. Raises StoreFullError, StoreFailureError."""
+
+    def __call__(self, blob: bytes, /) -> int: ...
+
+
+class Write:
+    """What one request wants durable, and its reply (None, once it is durable and visible)."""
+
+    __slots__ = ("changes", "reply", "segments", "visible")
+
+    def __init__(
+        self,
+        changes: Sequence[Word] = (),
+        segments: Sequence[SegmentRecord] = (),
+        visible: Callable[[], None] | None = None,
+    ) -> None:
+        """visible: called once durable, just before the reply; plain code that makes the write be seen."""
+        self.changes = changes
+        self.segments = segments
+        self.visible = visible
+        self.reply: Reply[None] = Reply()
+
+
+class Committer:
+    """An actor. `submit` from anywhere on the loop, `run` as its task."""
+
+    def __init__(
+        self,
+        append: AppendRecord,
+        router: Router,
+        audiences: AudienceTable,
+        observer: CommitObserver,
+        *,
+        committed: Callable[[], None],
+        queue_requests_max: int,
+        queue_changes_max: int,
+        group_changes_max: int,
+        retry_after_seconds: int,
+    ) -> None:
+        """audiences: its numbers that no record holds yet go into the next one. committed: called after each commit."""
+        self._append = append
+        self._router = router
+        self._audiences = audiences
+        self._observer = observer
+        self._committed = committed
+        self._group_changes_max = group_changes_max
+        self._retry_after_seconds = retry_after_seconds
+        self._inbox: Mailbox[Write] = Mailbox(messages_max=queue_requests_max, weight_max=queue_changes_max)
+        self._limiter = trio.CapacityLimiter(1)
+        self.failure: str | None = None
+        """Why nothing is written any more, once a commit failed with an unknown outcome."""
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for a commit."""
+        return len(self._inbox)
+
+    def check_open(self) -> None:
+        """Raises StoreUnavailable after a failure."""
+        if self.failure is not None:
+            message = "Writing has stopped after a storage failure; see the log."
+            raise StoreUnavailable(message, self._retry_after_seconds)
+
+    def submit(self, write: Write) -> None:
+        """Queue a write. Raises Overloaded, ShuttingDown, StoreUnavailable; then nothing of it is applied."""
+        self.check_open()
+        try:
+            self._inbox.put_nowait(write, max(1, len(write.changes)))
+        except MailboxFullError:
+            raise Overloaded("Too many writes are waiting; send it again.", self._retry_after_seconds) from None
+        except MailboxClosedError:
+            raise ShuttingDown("The service is shutting down.", self._retry_after_seconds) from None
+
+    def close(self) -> None:
+        """Refuse new writes; those that wait are still committed."""
+        self._inbox.close()
+
+    async def run(self) -> None:
+        """Until closed and drained."""
+        while True:
+            try:
+                group = await self._inbox.take(weight_max=self._group_changes_max)
+            except MailboxClosedError:
+                return
+            await self._commit(group)
+
+    async def _commit(self, group: list[Write]) -> None:
+        if self.failure is not None:
+            self._refuse(group, "Writing has stopped after a storage failure; see the log.")
+            return
+        record = JournalRecord(audiences=self._audiences.unsaved())
+        for write in group:
+            record.changes.extend(write.changes)
+            record.segments.extend(write.segments)
+        hit("before_commit")
+        start = trio.current_time()
+        try:
+            # Not abandoned when cancelled: a commit runs to its end, and its outcome is known.
+            size = await trio.to_thread.run_sync(self._write, record, limiter=self._limiter)
+        except StoreFullError as error:
+            self._observer.commit_failed()
+            log.error("commit refused", reason=str(error), writes=len(group))
+            self._refuse(group, f"The store is full: {error}")
+            return
+        except StoreFailureError as error:
+            self.failure = str(error)
+            self._observer.commit_failed()
+            log.critical("commit failed; no more writes are taken until a restart", reason=str(error))
+            self._refuse(group, "Writing has stopped after a storage failure; see the log.")
+            return
+        self._audiences.saved(len(record.audiences))
+        seconds = trio.current_time() - start
+        self._observer.committed(requests=len(group), changes=len(record.changes), journal_bytes=size, seconds=seconds)
+        self._committed()
+        hit("after_commit_before_merge")
+        await self._router.dispatch(record.changes, lambda: _acknowledge(group))
+
+    def _write(self, record: JournalRecord) -> int:
+        blob = encode_record(record)
+        self._append(blob)
+        return len(blob)
+
+    def _refuse(self, group: list[Write], message: str) -> None:
+        for write in group:
+            write.reply.fail(StoreUnavailable(message, self._retry_after_seconds))
+
+
+def _acknowledge(group: list[Write]) -> None:
+    hit("after_merge_before_reply")
+    for write in group:
+        if write.visible is not None:
+            write.visible()
+        write.reply.set(None)

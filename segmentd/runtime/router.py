@@ -1,0 +1,43 @@
+"""The router: a committed group → its parts → the shards that own them → the replies.
+
+Owns nothing but the way. It runs inside the committer's task, after the commit: what it hands on is durable, so it
+must arrive; a full shard inbox makes the committer wait, its queue fill, and the edge refuse.
+"""
+
+from collections.abc import Callable, Sequence
+
+from segmentd.domain.placement import shard_of
+from segmentd.domain.shard import Word
+from segmentd.runtime.shards import Merging, ShardActor
+
+
+class Router:
+    """Knows every shard."""
+
+    def __init__(self, shards: Sequence[ShardActor]) -> None:
+        self._shards = shards
+
+    async def dispatch(self, changes: Sequence[Word], visible: Callable[[], None]) -> None:
+        """Hand durable changes to their shards; `visible` is called when all of them are merged.
+
+        Returns when every part is in its shard's inbox.
+        """
+        if not changes:
+            visible()
+            return
+        count = len(self._shards)
+        parts: dict[int, list[Word]] = {}
+        for change in changes:
+            number = shard_of(change[0], count)
+            if number in parts:
+                parts[number].append(change)
+            else:
+                parts[number] = [change]
+        merging = Merging(len(parts), visible)
+        for number, part in parts.items():
+            await self._shards[number].inbox.put((part, merging))
+
+    def close(self) -> None:
+        """Close the shards' inboxes; what is in them is still merged."""
+        for shard in self._shards:
+            shard.inbox.close()

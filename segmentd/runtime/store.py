@@ -1,0 +1,238 @@
+"""The seam: what everything above knows of memberships, and the store that keeps them on this machine.
+
+Above the seam (HTTP, GraphQL) nobody knows which store runs. `LocalStore` is the embedded one: shard actors in memory,
+a committer, a journal and an index in LMDB.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import structlog
+import trio
+
+from segmentd.domain.events import Change
+from segmentd.domain.membership import V_BITS, find
+from segmentd.domain.placement import shard_of
+from segmentd.domain.refusals import Overloaded
+from segmentd.domain.segments import SegmentRecord
+from segmentd.domain.shard import Shard
+from segmentd.runtime.audiences import AudienceTable
+from segmentd.runtime.checkpointing import Checkpointing
+from segmentd.runtime.committer import CommitObserver, Committer, Write
+from segmentd.runtime.router import Router
+from segmentd.runtime.shards import ShardActor
+from segmentd.settings import LimitsSettings, RuntimeSettings, StorageSettings
+from segmentd.storage.checkpointer import CheckpointerArguments
+from segmentd.storage.folder import DataFolder
+from segmentd.storage.recovery import Recovered, recover
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class StoreStats(msgspec.Struct, frozen=True):
+    """Figures for metrics and health."""
+
+    identifiers: int
+    memberships: int
+    """Latest decisions held, disqualified ones included."""
+    audiences: int
+    journal_records: int
+    journal_bytes: int
+    commits_waiting: int
+    unfolded_records: int
+    """Journal records that the index does not hold yet."""
+
+
+class MembershipStore(Protocol):
+    """What is above the seam may call. All but `apply` are plain calls that never wait."""
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        """Returns when every change is on disk and visible to whoever looks from now on.
+
+        Cancelling gives up the wait, not the change. Raises Overloaded, ShuttingDown, StoreUnavailable, LimitReached;
+        after each of these nothing was applied.
+        """
+
+    def lookup(self, key: bytes, audiences: Sequence[str]) -> list[int | None]:
+        """`v` of the identifier in each audience, None where there never was a decision."""
+
+    def memberships(self, key: bytes) -> dict[str, int]:
+        """audience id → `v`, every decision about the identifier."""
+
+    def size(self, audience: str) -> int:
+        """The exact number of qualified members now."""
+
+    def stats(self) -> StoreStats:
+        """Figures as of now."""
+
+    def failure(self) -> str | None:
+        """Why nothing can be written any more, or None."""
+
+
+class LocalStore:
+    """The embedded store. Open it, run `run` as a task, `close` it; `run` returns when all that was taken is done."""
+
+    def __init__(
+        self,
+        folder: DataFolder,
+        *,
+        storage: StorageSettings,
+        runtime: RuntimeSettings,
+        limits: LimitsSettings,
+        observer: CommitObserver,
+    ) -> None:
+        """Recovers the state; blocking. Raises StorageError."""
+        self._runtime = runtime
+        self._storage = storage
+        self._journal = folder.open_journal()
+        self._index = folder.open_index()
+        self._sizes: defaultdict[int, int] = defaultdict(int)
+        self._shards = [Shard(self._sizes) for _ in range(runtime.shards)]
+        self._audiences = AudienceTable(limits.audiences_max)
+        self.recovered = self._recover()
+        self._actors = [
+            ShardActor(
+                shard,
+                inbox_messages_max=runtime.shard_inbox_messages_max,
+                slice_changes_max=runtime.slice_changes_max,
+            )
+            for shard in self._shards
+        ]
+        self._router = Router(self._actors)
+        self.checkpointing = Checkpointing(
+            self._journal,
+            _checkpointer_arguments(folder.path, storage),
+            observer,
+            journal_bytes=storage.checkpoint_journal_bytes,
+            seconds_max=storage.checkpoint_seconds_max,
+            folded_seq=self.recovered.folded_seq,
+        )
+        self.committer = Committer(
+            self._append,
+            self._router,
+            self._audiences,
+            observer,
+            committed=self.checkpointing.committed,
+            queue_requests_max=runtime.commit_queue_requests_max,
+            queue_changes_max=runtime.commit_queue_changes_max,
+            group_changes_max=runtime.group_changes_max,
+            retry_after_seconds=runtime.retry_after_seconds,
+        )
+
+    def kind_numbers(self, names: Sequence[str]) -> dict[str, int]:
+        """The stored numbers of identifier names. Raises StorageError."""
+        return self._index.kind_numbers(names)
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        """See MembershipStore."""
+        if not changes:
+            return
+        self.committer.check_open()
+        if self._journal.bytes_held > self._storage.journal_bytes_max:
+            raise Overloaded("The journal is full until a checkpoint ends.", self._runtime.retry_after_seconds)
+        write = Write(changes=self._audiences.words(changes))
+        self.committer.submit(write)
+        await write.reply.wait()
+
+    def lookup(self, key: bytes, audiences: Sequence[str]) -> list[int | None]:
+        """See MembershipStore."""
+        words = self._shard(key).words(key)
+        if not words:
+            return [None] * len(audiences)
+        number = self._audiences.number
+        found: list[int | None] = []
+        for audience in audiences:
+            its_number = number(audience)
+            found.append(None if its_number is None else find(words, its_number))
+        return found
+
+    def memberships(self, key: bytes) -> dict[str, int]:
+        """See MembershipStore."""
+        words = self._shard(key).words(key)
+        return {self._audiences.id(word >> V_BITS): word & ((1 << V_BITS) - 1) for word in words}
+
+    def size(self, audience: str) -> int:
+        """See MembershipStore."""
+        number = self._audiences.number(audience)
+        return 0 if number is None else self._sizes.get(number, 0)
+
+    def stats(self) -> StoreStats:
+        """See MembershipStore."""
+        return StoreStats(
+            identifiers=sum(shard.identifiers() for shard in self._shards),
+            memberships=sum(shard.memberships for shard in self._shards),
+            audiences=len(self._audiences),
+            journal_records=self._journal.records_held,
+            journal_bytes=self._journal.bytes_held,
+            commits_waiting=self.committer.waiting,
+            unfolded_records=max(0, self._journal.last_seq - self.checkpointing.folded_seq),
+        )
+
+    def failure(self) -> str | None:
+        """See MembershipStore."""
+        return self.committer.failure
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the actors until `close` was called and everything taken is on disk and visible."""
+        async with trio.open_nursery() as checkpoints:
+            checkpoints.start_soon(self.checkpointing.run)
+            async with trio.open_nursery() as shards:
+                for actor in self._actors:
+                    shards.start_soon(actor.run)
+                task_status.started()
+                await self.committer.run()
+                self._router.close()
+            checkpoints.cancel_scope.cancel()
+
+    def close(self) -> None:
+        """Refuse new writes from now on; `run` ends when the taken ones are done."""
+        self.committer.close()
+
+    def close_environments(self) -> None:
+        """Close LMDB; after `run` has returned."""
+        self._index.close()
+        self._journal.close()
+
+    def _shard(self, key: bytes) -> Shard:
+        return self._shards[shard_of(key, len(self._shards))]
+
+    def _append(self, blob: bytes) -> int:
+        return self._journal.append(blob, cut_to=self.checkpointing.folded_seq)
+
+    def _recover(self) -> Recovered:
+        def load(key: bytes, packed: bytes) -> None:
+            self._shard(key).load(key, packed)
+
+        def begin_fold(recovered: Recovered) -> None:
+            self._sizes.update(recovered.sizes)
+
+        recovered = recover(
+            self._journal,
+            self._index,
+            load=load,
+            begin_fold=begin_fold,
+            fold=self._fold_recovered,
+            progress=lambda count: log.info("recovering", identifiers=count),
+        )
+        self._audiences.load(recovered.audiences)
+        return recovered
+
+    def _fold_recovered(self, changes: Sequence[tuple[bytes, int]]) -> None:
+        for key, word in changes:
+            self._shard(key).merge(((key, word),))
+
+    def segment_records(self) -> list[SegmentRecord]:
+        """The last step of every segment as recovered."""
+        return list(self.recovered.segments.values())
+
+
+def _checkpointer_arguments(path: Path, storage: StorageSettings) -> CheckpointerArguments:
+    return CheckpointerArguments(
+        path=str(path),
+        journal_map_bytes=storage.journal_map_bytes,
+        index_map_bytes=storage.index_map_bytes,
+        changes_max=storage.checkpoint_batch_changes_max,
+    )
