@@ -1,0 +1,55 @@
+# Needs make and python3 >= 3.11 with venv; everything else is installed into $(VENV).
+#   make serve   install what is needed and serve with the development configuration
+#   make test    the whole test suite
+#   make check   style, format, types, import direction
+#   make clean   remove everything that was made here, except data/
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+REQUIREMENTS := pyproject.toml constraints.txt
+
+.PHONY: serve test check constraints clean tools
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@sed -n 's/^#   //p' Makefile
+
+serve: $(VENV)/.installed
+	@exec $(BIN)/segmentd serve --config config/development.toml
+
+# -rs: every skipped test says why.
+test: $(VENV)/.installed-test tools
+	$(BIN)/pytest -rs
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/test_imports.py tests/test_style.py
+
+# The tests drive real clients that are no Python packages; where they cannot be installed, those tests are skipped.
+tools:
+	@.ci/tools
+
+$(VENV)/.made:
+	@.ci/venv $(PYTHON) $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made $(REQUIREMENTS)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.made $(REQUIREMENTS)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@ $(VENV)/.installed
+
+# Moves every pinned version to the newest that pyproject.toml allows.
+constraints:
+	@.ci/constraints $(PYTHON)
+
+clean:
+	rm -rf $(VENV) build dist segmentd.egg-info artifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf tests/conformance/js/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
