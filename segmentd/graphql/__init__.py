@@ -1,0 +1,1 @@
+"""The GraphQL read API: no Trio, no HTTP. `engine.GraphQLEngine` is the way in."""

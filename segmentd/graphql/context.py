@@ -1,0 +1,48 @@
+"""What a resolver can reach: the published state, the identifiers, and the right of the key that asks.
+
+Owns the two narrow protocols through which GraphQL reads; never changes anything. All calls are plain functions on the
+loop's thread, so one execution sees one consistent state.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from segmentd.domain.identifiers import IdentifierSchema
+from segmentd.domain.segments import Segment
+
+Right = Literal["public", "private"]
+
+
+class MembershipReader(Protocol):
+    """The part of the membership store that queries read."""
+
+    def lookup(self, key: bytes, audiences: Sequence[str]) -> list[int | None]:
+        """The membership integer of each audience, in order; None where nothing was ever decided."""
+        ...
+
+    def size(self, audience: str) -> int:
+        """How many members are qualified now."""
+        ...
+
+
+class SegmentReader(Protocol):
+    """The part of the catalog that queries read."""
+
+    @property
+    def segments(self) -> Mapping[str, Segment]:
+        """Published segments by id (lower case)."""
+        ...
+
+    def segment_ids(self) -> Sequence[str]:
+        """Ids, ascending; not to be changed."""
+        ...
+
+
+class ReadContext(NamedTuple):
+    """The context value of one execution."""
+
+    store: MembershipReader
+    catalog: SegmentReader
+    schema: IdentifierSchema
+    right: Right
+    """What the caller's key may do; fields that show members ask for "private"."""
