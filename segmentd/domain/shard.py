@@ -2,7 +2,7 @@
 
 Owns: identifier key → packed words. Keeps the members of each audience counted in `sizes`, which all shards share.
 Invariants: (1) `sizes` equals a recount of all shards; (2) packed words are ascending, one an audience;
-(3) after loading, `merge` is the only thing that changes anything.
+(3) after loading, `merge` and `forget` are the only things that change anything.
 
 The keys are spread over several dicts, because a dict that grows is copied in one go (about 30 ms a million entries),
 and nothing else runs meanwhile.
@@ -19,7 +19,7 @@ Word = tuple[bytes, int]
 
 
 class Shard:
-    """A plain value with methods; whoever owns it makes sure that one task at a time calls `merge`."""
+    """A plain value with methods; whoever owns it makes sure that one task at a time changes it."""
 
     def __init__(self, sizes: defaultdict[int, int]) -> None:
         """sizes: audience number → qualified members, of all shards together."""
@@ -48,6 +48,14 @@ class Shard:
                     sizes[word >> V_BITS] += 1
             elif (old ^ word) & 1:
                 sizes[word >> V_BITS] += -1 if word & 1 else 1
+
+    def forget(self, key: bytes) -> None:
+        """Drop everything about an identifier, as if it had never been heard of."""
+        packed = self.tables[table_of(key)].pop(key, b"")
+        for word in unpack(packed):
+            self.memberships -= 1
+            if not word & 1:
+                self.sizes[word >> V_BITS] -= 1
 
     def load(self, key: bytes, packed: bytes) -> None:
         """Take over a stored identifier that this shard does not hold yet; its members are in `sizes` already."""

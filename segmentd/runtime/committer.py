@@ -10,6 +10,7 @@ from typing import Protocol
 import structlog
 import trio
 
+from segmentd.domain.gate import Gate
 from segmentd.domain.refusals import Overloaded, ShuttingDown, StoreUnavailable
 from segmentd.domain.segments import SegmentRecord
 from segmentd.domain.shard import Word
@@ -41,16 +42,26 @@ class AppendRecord(Protocol):
 class Write:
     """What one request wants durable, and its reply (None, once it is durable and visible)."""
 
-    __slots__ = ("changes", "reply", "segments", "visible")
+    __slots__ = ("changes", "floors", "forgotten", "imported", "reply", "segments", "visible")
 
     def __init__(
         self,
         changes: Sequence[Word] = (),
+        *,
+        imported: Sequence[Word] = (),
         segments: Sequence[SegmentRecord] = (),
+        floors: Sequence[tuple[int, int]] = (),
+        forgotten: Sequence[tuple[bytes, int]] = (),
         visible: Callable[[], None] | None = None,
     ) -> None:
-        """visible: called once durable, just before the reply; plain code that makes the write be seen."""
+        """imported: changes that come from an import. floors: (audience number, v). forgotten: (key, ms).
+
+        visible: called once durable, just before the reply; plain code that makes the write be seen.
+        """
         self.changes = changes
+        self.imported = imported
+        self.floors = floors
+        self.forgotten = forgotten
         self.segments = segments
         self.visible = visible
         self.reply: Reply[None] = Reply()
@@ -64,6 +75,7 @@ class Committer:
         append: AppendRecord,
         router: Router,
         audiences: AudienceTable,
+        gate: Gate,
         observer: CommitObserver,
         *,
         committed: Callable[[], None],
@@ -76,6 +88,7 @@ class Committer:
         self._append = append
         self._router = router
         self._audiences = audiences
+        self._gate = gate
         self._observer = observer
         self._committed = committed
         self._group_changes_max = group_changes_max
@@ -100,7 +113,7 @@ class Committer:
         """Queue a write. Raises Overloaded, ShuttingDown, StoreUnavailable; then nothing of it is applied."""
         self.check_open()
         try:
-            self._inbox.put_nowait(write, max(1, len(write.changes)))
+            self._inbox.put_nowait(write, max(1, len(write.changes) + len(write.imported)))
         except MailboxFullError:
             raise Overloaded("Too many writes are waiting; send it again.", self._retry_after_seconds) from None
         except MailboxClosedError:
@@ -123,10 +136,7 @@ class Committer:
         if self.failure is not None:
             self._refuse(group, "Writing has stopped after a storage failure; see the log.")
             return
-        record = JournalRecord(audiences=self._audiences.unsaved())
-        for write in group:
-            record.changes.extend(write.changes)
-            record.segments.extend(write.segments)
+        record = self._record(group)
         hit("before_commit")
         start = trio.current_time()
         try:
@@ -144,11 +154,31 @@ class Committer:
             self._refuse(group, "Writing has stopped after a storage failure; see the log.")
             return
         self._audiences.saved(len(record.audiences))
+        self._raise_gate(record)
         seconds = trio.current_time() - start
-        self._observer.committed(requests=len(group), changes=len(record.changes), journal_bytes=size, seconds=seconds)
+        changes = [*record.changes, *record.imported] if record.imported else record.changes
+        self._observer.committed(requests=len(group), changes=len(changes), journal_bytes=size, seconds=seconds)
         self._committed()
         hit("after_commit_before_merge")
-        await self._router.dispatch(record.changes, lambda: _acknowledge(group))
+        await self._router.dispatch(changes, record.forgotten, lambda: _acknowledge(group))
+
+    def _record(self, group: list[Write]) -> JournalRecord:
+        """One record of all that is wanted, without what is too old to count."""
+        record = JournalRecord(audiences=self._audiences.unsaved())
+        for write in group:
+            record.changes.extend(self._gate.admit(write.changes))
+            record.imported.extend(self._gate.admit(write.imported))
+            record.segments.extend(write.segments)
+            record.floors.extend(write.floors)
+            record.forgotten.extend(write.forgotten)
+        return record
+
+    def _raise_gate(self, record: JournalRecord) -> None:
+        """From the next record on, what is older than this one's floors and forgettings does not count."""
+        for audience, v in record.floors:
+            self._gate.raise_floor(audience, v)
+        for key, forgotten_ms in record.forgotten:
+            self._gate.forget(self._gate.mark(key), forgotten_ms)
 
     def _write(self, record: JournalRecord) -> int:
         blob = encode_record(record)

@@ -17,12 +17,16 @@ class Router:
     def __init__(self, shards: Sequence[ShardActor]) -> None:
         self._shards = shards
 
-    async def dispatch(self, changes: Sequence[Word], visible: Callable[[], None]) -> None:
-        """Hand durable changes to their shards; `visible` is called when all of them are merged.
+    async def dispatch(
+        self, changes: Sequence[Word], forgotten: Sequence[tuple[bytes, int]], visible: Callable[[], None]
+    ) -> None:
+        """Hand durable changes, and after them identifiers to forget, to their shards.
+
+        `visible` is called when all of it is done.
 
         Returns when every part is in its shard's inbox.
         """
-        if not changes:
+        if not changes and not forgotten:
             visible()
             return
         count = len(self._shards)
@@ -33,9 +37,12 @@ class Router:
                 parts[number].append(change)
             else:
                 parts[number] = [change]
-        merging = Merging(len(parts), visible)
+        goners = [(shard_of(key, count), key) for key, _ in forgotten]
+        merging = Merging(len(parts) + len(goners), visible)
         for number, part in parts.items():
             await self._shards[number].inbox.put((part, merging))
+        for number, key in goners:
+            await self._shards[number].inbox.put((key, merging))
 
     def close(self) -> None:
         """Close the shards' inboxes; what is in them is still merged."""

@@ -29,7 +29,8 @@ class ShardActor:
 
     def __init__(self, shard: Shard, *, inbox_messages_max: int, slice_changes_max: int) -> None:
         self.shard = shard
-        self.inbox: Mailbox[tuple[list[Word], Merging]] = Mailbox(messages_max=inbox_messages_max)
+        self.inbox: Mailbox[tuple[list[Word] | bytes, Merging]] = Mailbox(messages_max=inbox_messages_max)
+        """Changes to merge, or the key of an identifier to forget."""
         self._slice_changes_max = slice_changes_max
 
     async def run(self) -> None:
@@ -39,8 +40,11 @@ class ShardActor:
                 messages = await self.inbox.take()
             except MailboxClosedError:
                 return
-            for changes, merging in messages:
-                await self._merge(changes)
+            for work, merging in messages:
+                if isinstance(work, bytes):
+                    self.shard.forget(work)
+                else:
+                    await self._merge(work)
                 merging.part_merged()
 
     async def _merge(self, changes: list[Word]) -> None:

@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from segmentd.domain.events import Change
+from segmentd.domain.gate import Gate
 from segmentd.domain.membership import V_BITS, find
 from segmentd.domain.placement import shard_of
 from segmentd.domain.refusals import Overloaded
@@ -92,6 +93,7 @@ class LocalStore:
         self._sizes: defaultdict[int, int] = defaultdict(int)
         self._shards = [Shard(self._sizes) for _ in range(runtime.shards)]
         self._audiences = AudienceTable(limits.audiences_max)
+        self._gate = Gate(self._index.salt())
         self.recovered = self._recover()
         self._actors = [
             ShardActor(
@@ -114,6 +116,7 @@ class LocalStore:
             self._append,
             self._router,
             self._audiences,
+            self._gate,
             observer,
             committed=self.checkpointing.committed,
             queue_requests_max=runtime.commit_queue_requests_max,
@@ -215,14 +218,20 @@ class LocalStore:
             load=load,
             begin_fold=begin_fold,
             fold=self._fold_recovered,
+            forget=self._forget_recovered,
             progress=lambda count: log.info("recovering", identifiers=count),
         )
         self._audiences.load(recovered.audiences)
+        self._gate.load(recovered.floors.items(), recovered.forgotten.items())
         return recovered
 
     def _fold_recovered(self, changes: Sequence[tuple[bytes, int]]) -> None:
         for key, word in changes:
             self._shard(key).merge(((key, word),))
+
+    def _forget_recovered(self, key: bytes, forgotten_ms: int) -> None:
+        self._shard(key).forget(key)
+        self._gate.forget(self._gate.mark(key), forgotten_ms)
 
     def segment_records(self) -> list[SegmentRecord]:
         """The last step of every segment as recovered."""

@@ -93,7 +93,8 @@ def _qualified(rows: Iterator[tuple[bytes, bytes]], report: CheckReport) -> Iter
 
 def _check_sizes(index: Index, txn: lmdb.Transaction, counted: defaultdict[int, int], report: CheckReport) -> None:
     ids: dict[str, int] = {}
-    for number, audience_id, size in index.audiences(txn):
+    for number, row in index.audiences(txn):
+        audience_id, size = row.audience_id, row.size
         report.audiences += 1
         if audience_id in ids:
             report.differ(f"audiences: {audience_id} has two numbers, {ids[audience_id]} and {number}")

@@ -12,12 +12,13 @@ from typing import cast
 import lmdb
 import msgspec
 
+from segmentd.domain.gate import Gate
 from segmentd.domain.membership import V_BITS, WORD_BYTES, merge, merge_packed, unpack
 from segmentd.domain.segments import SegmentRecord
 from segmentd.storage.failpoints import hit
-from segmentd.storage.index import AUDIENCE_KEY, V_VALUE, Index
+from segmentd.storage.index import AUDIENCE_KEY, V_VALUE, AudienceRow, Index
 from segmentd.storage.journal import Journal
-from segmentd.storage.records import decode_record
+from segmentd.storage.records import JournalRecord, decode_record
 
 _V_MASK = (1 << V_BITS) - 1
 
@@ -36,7 +37,11 @@ class _Gathered(msgspec.Struct):
     """Journal records, merged in memory."""
 
     packed: dict[bytes, bytes] = {}
+    forgotten: dict[bytes, int] = {}
+    """key → ms; what `packed` has of such a key came after it was forgotten."""
     audiences: dict[int, str] = {}
+    floors: dict[int, int] = {}
+    last_event_ms: dict[int, int] = {}
     segments: dict[str, SegmentRecord] = {}
     seq: int = 0
     changes: int = 0
@@ -69,40 +74,76 @@ def _gather(journal: Journal, start: int, changes_max: int) -> _Gathered:
             gathered.more = True
             break
         record = decode_record(blob)
-        for key, word in record.changes:
-            held = packed.get(key)
-            packed[key] = word.to_bytes(WORD_BYTES, "little") if held is None else merge(held, word)[0]
+        for changes in (record.changes, record.imported):
+            for key, word in changes:
+                held = packed.get(key)
+                packed[key] = word.to_bytes(WORD_BYTES, "little") if held is None else merge(held, word)[0]
+        _note_times(gathered, record)
+        for key, forgotten_ms in record.forgotten:
+            packed.pop(key, None)
+            gathered.forgotten[key] = forgotten_ms
+        for number, floor in record.floors:
+            gathered.floors[number] = max(floor, gathered.floors.get(number, 0))
         gathered.audiences.update(record.audiences)
         gathered.segments.update((segment.segment_id, segment) for segment in record.segments)
         gathered.seq = seq
-        gathered.changes += len(record.changes)
+        gathered.changes += len(record.changes) + len(record.imported)
     return gathered
 
 
+def _note_times(gathered: _Gathered, record: JournalRecord) -> None:
+    last = gathered.last_event_ms
+    for _, word in record.changes:
+        number, ts_ms = word >> V_BITS, (word & _V_MASK) >> 1
+        if ts_ms > last.get(number, 0):
+            last[number] = ts_ms
+
+
 def _write(index: Index, txn: lmdb.Transaction, gathered: _Gathered) -> None:
-    sizes = _write_memberships(index, txn, gathered.packed)
-    for number in sizes.keys() | gathered.audiences.keys():
-        stored = index.audience(txn, number) or (gathered.audiences.get(number, ""), 0)
-        index.put_audience(txn, number, stored[0], stored[1] + sizes.get(number, 0))
+    sizes = _write_memberships(index, txn, gathered)
+    touched = sizes.keys() | gathered.audiences.keys() | gathered.floors.keys() | gathered.last_event_ms.keys()
+    for number in touched:
+        row = index.audience(txn, number) or AudienceRow(gathered.audiences[number])
+        changed = AudienceRow(
+            row.audience_id,
+            size=row.size + sizes.get(number, 0),
+            floor=max(row.floor, gathered.floors.get(number, 0)),
+            last_event_ms=max(row.last_event_ms, gathered.last_event_ms.get(number, 0)),
+        )
+        index.put_audience(txn, number, changed)
+    _write_forgotten(index, txn, gathered)
     index.put_segments(txn, gathered.segments.values())
     index.set_folded_seq(txn, gathered.seq)
 
 
-def _write_memberships(index: Index, txn: lmdb.Transaction, gathered: dict[bytes, bytes]) -> dict[int, int]:
+def _write_forgotten(index: Index, txn: lmdb.Transaction, gathered: _Gathered) -> None:
+    if gathered.forgotten:
+        gate = Gate(index.salt_in(txn))
+        for key, forgotten_ms in gathered.forgotten.items():
+            index.put_forgotten(txn, gate.mark(key), forgotten_ms)
+
+
+def _write_memberships(index: Index, txn: lmdb.Transaction, gathered: _Gathered) -> dict[int, int]:
     """Merge and write identifiers and members; returns by how much the size of each audience changed."""
     sizes: defaultdict[int, int] = defaultdict(int)
     puts: list[tuple[bytes, bytes]] = []
     deletes: list[bytes] = []
-    keys = sorted(gathered)
+    packed, forgotten = gathered.packed, gathered.forgotten
+    keys = sorted(packed.keys() | forgotten.keys())
     with txn.cursor(index.memberships_db) as cursor:
         stored = cast("dict[bytes, bytes]", dict(cursor.getmulti(keys)))
         rows: list[tuple[bytes, bytes]] = []
         for key in keys:
             old = stored.get(key, b"")
-            new = merge_packed(old, gathered[key]) if old else gathered[key]
-            if new != old:
+            gained = packed.get(key, b"")
+            new = merge_packed(old, gained) if old and key not in forgotten else gained
+            if new == old:
+                continue
+            if new:
                 rows.append((key, new))
-                _diff(key, old, new, sizes, puts, deletes)
+            elif cursor.set_key(key):
+                cursor.delete()
+            _diff(key, old, new, sizes, puts, deletes)
         cursor.putmulti(rows)
     with txn.cursor(index.members_db) as cursor:
         for member in deletes:
@@ -125,7 +166,7 @@ def _diff(
     before = {word >> V_BITS: word for word in unpack(old)}
     for word in unpack(new):
         audience = word >> V_BITS
-        was = before.get(audience)
+        was = before.pop(audience, None)
         if was == word:
             continue
         was_member = was is not None and not was & 1
@@ -133,5 +174,10 @@ def _diff(
             puts.append((AUDIENCE_KEY.pack(audience) + key, V_VALUE.pack(word & _V_MASK)))
             sizes[audience] += not was_member
         elif was_member:
+            deletes.append(AUDIENCE_KEY.pack(audience) + key)
+            sizes[audience] -= 1
+    for audience, word in before.items():
+        # Merging loses nothing; what is gone now was forgotten.
+        if not word & 1:
             deletes.append(AUDIENCE_KEY.pack(audience) + key)
             sizes[audience] -= 1

@@ -6,14 +6,17 @@ Databases (all in one LMDB environment, so that a fold is one transaction):
 |---|---|---|
 | `memberships` | identifier key | packed words, as in memory |
 | `members` | audience number (u32 BE) + identifier key | `v` (u64 LE); qualified members only |
-| `audiences` | audience number (u32 BE) | msgpack `[id, size]` |
+| `audiences` | audience number (u32 BE) | msgpack `[id, size, floor, last_event_ms]` (`AudienceRow`) |
+| `forgotten` | mark of a forgotten identifier (`Gate.mark`) | when, ms since the epoch (u64 BE) |
 | `segments` | segment id | msgpack of a segment step, deleted ones too (their revision must not go back) |
 | `kinds` | kind number (1 byte) | identifier name |
 | `meta` | `folded_seq` | u64 BE: every journal record up to this one is in here |
+| | `salt` | random bytes that key the marks |
 
 One process at a time writes (the checkpointer while a server runs); any number read.
 """
 
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +25,9 @@ from typing import cast
 
 import lmdb
 import msgpack
+import msgspec
 
+from segmentd.domain.gate import SALT_BYTES
 from segmentd.domain.identifiers import KIND_NUMBER_MAX
 from segmentd.domain.segments import SegmentRecord
 from segmentd.storage.environment import open_environment, write_errors
@@ -33,7 +38,20 @@ AUDIENCE_KEY = Struct(">I")
 _U64 = Struct(">Q")
 V_VALUE = Struct("<Q")
 _FOLDED_SEQ = b"folded_seq"
-_DATABASES = ("memberships", "members", "audiences", "segments", "kinds", "meta")
+_SALT = b"salt"
+_DATABASES = ("memberships", "members", "audiences", "segments", "kinds", "forgotten", "meta")
+
+
+class AudienceRow(msgspec.Struct, frozen=True, array_like=True):
+    """An audience as stored."""
+
+    audience_id: str
+    size: int = 0
+    """Qualified members."""
+    floor: int = 0
+    """See `segmentd.domain.gate`."""
+    last_event_ms: int = 0
+    """The largest `ts` of its events, 0 if there was none."""
 
 
 class Index:
@@ -46,6 +64,7 @@ class Index:
         handles = {name: self._env.open_db(name.encode(), create=not read_only) for name in _DATABASES}
         self.memberships_db, self.members_db = handles["memberships"], handles["members"]
         self.audiences_db, self.segments_db = handles["audiences"], handles["segments"]
+        self.forgotten_db = handles["forgotten"]
         self._kinds_db, self._meta_db = handles["kinds"], handles["meta"]
 
     @contextmanager
@@ -77,22 +96,39 @@ class Index:
         for key, value in cast("Iterator[tuple[bytes, bytes]]", txn.cursor(self.members_db).iternext()):
             yield AUDIENCE_KEY.unpack(key[:4])[0], key[4:], V_VALUE.unpack(value)[0]
 
-    def audiences(self, txn: lmdb.Transaction) -> Iterator[tuple[int, str, int]]:
-        """(number, id, size) by number."""
+    def audiences(self, txn: lmdb.Transaction) -> Iterator[tuple[int, AudienceRow]]:
+        """(number, row) by number."""
         for key, value in txn.cursor(self.audiences_db).iternext():
-            audience_id, size = msgpack.unpackb(value)
-            yield AUDIENCE_KEY.unpack(key)[0], audience_id, size
+            yield AUDIENCE_KEY.unpack(key)[0], AudienceRow(*msgpack.unpackb(value))
 
-    def put_audience(self, txn: lmdb.Transaction, number: int, audience_id: str, size: int) -> None:
-        txn.put(AUDIENCE_KEY.pack(number), msgpack.packb((audience_id, size)), db=self.audiences_db)
+    def put_audience(self, txn: lmdb.Transaction, number: int, row: AudienceRow) -> None:
+        txn.put(AUDIENCE_KEY.pack(number), msgpack.packb(msgspec.structs.astuple(row)), db=self.audiences_db)
 
-    def audience(self, txn: lmdb.Transaction, number: int) -> tuple[str, int] | None:
-        """(id, size), or None."""
+    def audience(self, txn: lmdb.Transaction, number: int) -> AudienceRow | None:
+        """The row of an audience, or None."""
         value = txn.get(AUDIENCE_KEY.pack(number), db=self.audiences_db)
-        if value is None:
-            return None
-        audience_id, size = msgpack.unpackb(value)
-        return audience_id, size
+        return None if value is None else AudienceRow(*msgpack.unpackb(value))
+
+    def forgotten(self, txn: lmdb.Transaction) -> Iterator[tuple[bytes, int]]:
+        """(mark, forgotten_ms) of every forgotten identifier."""
+        for mark, value in txn.cursor(self.forgotten_db).iternext():
+            yield bytes(mark), _U64.unpack(value)[0]
+
+    def put_forgotten(self, txn: lmdb.Transaction, mark: bytes, forgotten_ms: int) -> None:
+        txn.put(mark, _U64.pack(forgotten_ms), db=self.forgotten_db)
+
+    def salt(self) -> bytes:
+        """The store's salt, made at the first call. Raises StoreFullError, StoreFailureError."""
+        with self.writing() as txn:
+            return self.salt_in(txn)
+
+    def salt_in(self, txn: lmdb.Transaction) -> bytes:
+        """The same inside a write transaction."""
+        salt = txn.get(_SALT, db=self._meta_db)
+        if salt is None:
+            salt = secrets.token_bytes(SALT_BYTES)
+            txn.put(_SALT, salt, db=self._meta_db)
+        return bytes(salt)
 
     def segments(self, txn: lmdb.Transaction) -> Iterator[SegmentRecord]:
         """The last step of every segment, deleted ones too."""

@@ -6,7 +6,10 @@ of what one fsync made durable. Keys that are absent had nothing.
 | key | holds |
 |---|---|
 | `a` | new audiences: `[[number, id], ...]` |
-| `c` | membership changes: `[[identifier key, word], ...]` |
+| `c` | membership changes by events: `[[identifier key, word], ...]` |
+| `i` | membership changes by imports, in the same form |
+| `f` | new floors: `[[audience number, v], ...]` |
+| `g` | forgotten identifiers: `[[identifier key, ms], ...]`; they come after all changes of the record |
 | `s` | segment steps: `[[id, revision, definition, updated_ms], ...]` |
 
 A definition is `[audience id, description, metadata]`, or nil where the segment was deleted.
@@ -34,6 +37,9 @@ class JournalRecord(msgspec.Struct):
     """Decoded form of one record."""
 
     changes: list[Word] = []
+    imported: list[Word] = []
+    floors: list[tuple[int, int]] = []
+    forgotten: list[tuple[bytes, int]] = []
     audiences: list[tuple[int, str]] = []
     segments: list[SegmentRecord] = []
 
@@ -45,6 +51,12 @@ def encode_record(record: JournalRecord) -> bytes:
         fields["a"] = record.audiences
     if record.changes:
         fields["c"] = record.changes
+    if record.imported:
+        fields["i"] = record.imported
+    if record.floors:
+        fields["f"] = record.floors
+    if record.forgotten:
+        fields["g"] = record.forgotten
     if record.segments:
         fields["s"] = [segment_fields(segment) for segment in record.segments]
     packed: bytes = msgpack.packb(fields)
@@ -58,6 +70,9 @@ def decode_record(blob: bytes) -> JournalRecord:
     fields = msgpack.unpackb(blob[4:], use_list=False)
     return JournalRecord(
         changes=fields.get("c", ()),
+        imported=fields.get("i", ()),
+        floors=fields.get("f", ()),
+        forgotten=fields.get("g", ()),
         audiences=fields.get("a", ()),
         segments=[segment_from_fields(segment) for segment in fields.get("s", ())],
     )

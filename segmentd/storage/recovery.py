@@ -19,6 +19,9 @@ class Recovered(msgspec.Struct):
 
     audiences: dict[int, str] = {}
     sizes: dict[int, int] = {}
+    floors: dict[int, int] = {}
+    forgotten: dict[bytes, int] = {}
+    """Marks, see `segmentd.domain.gate`."""
     segments: dict[str, SegmentRecord] = {}
     folded_seq: int = 0
     identifiers: int = 0
@@ -32,19 +35,24 @@ def recover(
     load: Callable[[bytes, bytes], None],
     begin_fold: Callable[[Recovered], None],
     fold: Callable[[list[Word]], None],
+    forget: Callable[[bytes, int], None],
     progress: Callable[[int], None],
 ) -> Recovered:
     """Read the state into memory.
 
     load(key, packed): takes a stored identifier. begin_fold: called once, after the index, before the journal, with
-    audiences and sizes as of the index. fold(changes): merges journalled changes. Raises StorageError.
+    audiences and sizes as of the index. fold(changes): merges journalled changes. forget(key, ms): drops an identifier.
+    Raises StorageError.
     """
     recovered = Recovered()
     with index.reading() as txn:
         recovered.folded_seq = index.folded_seq(txn)
-        for number, audience_id, size in index.audiences(txn):
-            recovered.audiences[number] = audience_id
-            recovered.sizes[number] = size
+        for number, row in index.audiences(txn):
+            recovered.audiences[number] = row.audience_id
+            recovered.sizes[number] = row.size
+            if row.floor:
+                recovered.floors[number] = row.floor
+        recovered.forgotten = dict(index.forgotten(txn))
         recovered.segments = {record.segment_id: record for record in index.segments(txn)}
         for key, packed in index.memberships(txn):
             load(key, packed)
@@ -57,6 +65,11 @@ def recover(
         recovered.audiences.update(record.audiences)
         recovered.segments.update((segment.segment_id, segment) for segment in record.segments)
         fold(record.changes)
+        fold(record.imported)
+        for number, floor in record.floors:
+            recovered.floors[number] = max(floor, recovered.floors.get(number, 0))
+        for key, forgotten_ms in record.forgotten:
+            forget(key, forgotten_ms)
         recovered.journal_records += 1
     journal.continue_after(recovered.folded_seq)
     return recovered
