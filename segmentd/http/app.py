@@ -1,0 +1,151 @@
+"""The web application: every part of the edge put together, in a quart-trio app.
+
+    app = build_app(settings=..., schema=..., store=..., catalog=..., engine=..., keyring=..., readiness=...,
+                    telemetry=...)
+    app.edge        # for other roads in: `edge.find(path)`, `await edge.answer(request, match)`
+
+Owns the list of routes and the wiring. Never handles a request itself: Quart hosts the app (ASGI, WebSockets, later
+pages), `connection.HttpConnection` takes HTTP requests at Quart's own seam `asgi_http_class`, and the route table
+decides. The table is ours and not Quart's because a second road in has to use it, because an encoded slash must stay
+in its part of the path, and because every error must have our shape.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from quart_trio import QuartTrio
+
+from segmentd.domain.events import EventRules
+from segmentd.domain.identifiers import IdentifierSchema
+from segmentd.domain.segments import SegmentRules
+from segmentd.graphql.engine import GraphQLEngine
+from segmentd.http.auth import Keyring
+from segmentd.http.connection import HttpConnection
+from segmentd.http.cors import Cors
+from segmentd.http.edge import Edge
+from segmentd.http.errors import events_shape, graphql_shape
+from segmentd.http.events import Applies, EventsApi
+from segmentd.http.graphql import GraphQLApi
+from segmentd.http.openapi import document
+from segmentd.http.operations import OperationsApi
+from segmentd.http.readiness import Readiness
+from segmentd.http.routing import Operation, Route, RouteTable
+from segmentd.http.segments import SegmentCatalog, SegmentsApi
+from segmentd.settings import Settings
+from segmentd.telemetry import Telemetry
+
+NAME: Final = "segmentd"
+
+
+class App(QuartTrio):
+    """The ASGI application that Hypercorn runs."""
+
+    asgi_http_class = HttpConnection  # type: ignore[assignment]  # same shape, no common base
+
+    def __init__(self, edge: Edge, request_read_seconds_max: float) -> None:
+        super().__init__(NAME, static_folder=None)
+        self.edge = edge
+        self.request_read_seconds_max = request_read_seconds_max
+
+
+def build_app(
+    *,
+    settings: Settings,
+    schema: IdentifierSchema,
+    store: Applies,
+    catalog: SegmentCatalog,
+    engine: GraphQLEngine,
+    keyring: Keyring,
+    readiness: Readiness,
+    telemetry: Telemetry,
+    clock: Callable[[], float] = time.time,
+) -> App:
+    """clock: seconds since the epoch."""
+    limits = settings.limits
+    event_rules = EventRules(
+        schema,
+        future_seconds_max=settings.events.future_seconds_max,
+        events_max=limits.events_per_request_max,
+        audience_id_chars_max=limits.audience_id_chars_max,
+        invalids_listed_max=limits.invalids_listed_max,
+        passthrough_enabled=settings.passthrough.enabled,
+    )
+    segment_rules = SegmentRules(
+        event_rules,
+        segment_id_chars_max=limits.segment_id_chars_max,
+        description_chars_max=limits.description_chars_max,
+        metadata_entries_max=limits.metadata_entries_max,
+        metadata_key_chars_max=limits.metadata_key_chars_max,
+        metadata_value_chars_max=limits.metadata_value_chars_max,
+    )
+    routes = [
+        *_api_routes(
+            settings,
+            EventsApi(store, event_rules, limits, telemetry, clock),
+            SegmentsApi(catalog, segment_rules, limits),
+            GraphQLApi(engine, limits),
+        ),
+        *_operation_routes(OperationsApi(readiness, telemetry, document(settings))),
+    ]
+    edge = Edge(
+        RouteTable(routes),
+        keyring=keyring,
+        readiness=readiness,
+        telemetry=telemetry,
+        cors=Cors(settings.cors.origins, settings.cors.max_age_seconds),
+        clock=clock,
+        access_log=settings.log.level == "debug",
+    )
+    return App(edge, settings.server.request_read_seconds_max)
+
+
+def _api_routes(settings: Settings, events: EventsApi, segments: SegmentsApi, graphql: GraphQLApi) -> Iterator[Route]:
+    limits = settings.limits
+    yield Route(
+        "/v3/events",
+        {"POST": Operation(events.post, "public")},
+        shape=events_shape,
+        body_bytes_max=limits.events_body_bytes_max,
+        limit_name="events_body_bytes_max",
+        public=True,
+    )
+    yield Route(
+        "/v3/graphql",
+        {"GET": Operation(graphql.get, "public"), "POST": Operation(graphql.post, "public")},
+        shape=graphql_shape,
+        body_bytes_max=limits.graphql_body_bytes_max,
+        limit_name="graphql_body_bytes_max",
+        public=True,
+    )
+    put = Operation(segments.put, "private")
+    by_template = {
+        "/v3/segments": {"GET": Operation(segments.list, "private")},
+        "/v3/segments/{segment_id}:validate": {"POST": Operation(segments.validate, "private")},
+        "/v3/segments/{segment_id}": {
+            "GET": Operation(segments.get, "private"),
+            "POST": put,
+            "PUT": put,
+            "DELETE": Operation(segments.delete, "private"),
+        },
+    }
+    for template, operations in by_template.items():
+        yield Route(
+            template,
+            operations,
+            body_bytes_max=limits.segments_body_bytes_max,
+            limit_name="segments_body_bytes_max",
+        )
+
+
+def _operation_routes(operations: OperationsApi) -> Iterator[Route]:
+    handlers = {
+        "/healthz": operations.healthz,
+        "/readyz": operations.readyz,
+        "/metrics": operations.metrics,
+        "/openapi.json": operations.openapi,
+    }
+    for template, handler in handlers.items():
+        yield Route(template, {"GET": Operation(handler, None)}, drains=False)

@@ -1,0 +1,139 @@
+"""The edge: what happens to every request around its handler, whichever road it came in by.
+
+Owns the order: request id, route, method, key and right, readiness, handler, refusal → answer, headers, metrics, log.
+Never reads from or writes to a connection.
+
+Invariants:
+1. `answer` always returns an answer; only cancellation leaves it otherwise.
+2. Nothing of a request is looked at before its key was found good, except its path, method and headers.
+3. Every answer has `x-request-id`; on public paths it has the CORS headers, errors included.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from segmentd.domain.refusals import Forbidden, Refusal
+from segmentd.http.auth import Keyring
+from segmentd.http.cors import Cors
+from segmentd.http.errors import Failed, MethodNotAllowed, NoSuchPath, answer_to, plain_shape
+from segmentd.http.exchange import Answer, Header, Request, request_id_of
+from segmentd.http.readiness import Readiness
+from segmentd.http.routing import UNMATCHED, Match, Route, RouteTable
+from segmentd.logs import RequestContext, current_request
+from segmentd.telemetry import Telemetry
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+_TRACEPARENT_CHARS_MAX: Final = 128  # 55 today (W3C Trace Context); later versions may be longer
+
+_log = structlog.get_logger(__name__)
+
+
+class Edge:
+    """Answers requests."""
+
+    def __init__(
+        self,
+        routes: RouteTable,
+        *,
+        keyring: Keyring,
+        readiness: Readiness,
+        telemetry: Telemetry,
+        cors: Cors,
+        clock: Callable[[], float],
+        access_log: bool,
+    ) -> None:
+        """clock: seconds since the epoch. access_log: one line a request, at debug level."""
+        self._routes = routes
+        self._keyring = keyring
+        self._readiness = readiness
+        self._telemetry = telemetry
+        self._cors = cors
+        self._clock = clock
+        self._access_log = access_log
+
+    def find(self, path: str) -> Match:
+        """Where a raw path leads; a road in needs it for the bound of the body."""
+        return self._routes.find(path)
+
+    async def answer(self, request: Request, match: Match, trouble: Refusal | None = None) -> Answer:
+        """The answer to `request`.
+
+        trouble: what went wrong while the body was read. It is told only to those with a key.
+        """
+        started = time.perf_counter()
+        request.request_id = request_id_of(request.headers)
+        request.params = match.params
+        traceparent = request.headers.get("traceparent")
+        context = RequestContext(request.request_id, traceparent and traceparent[:_TRACEPARENT_CHARS_MAX])
+        token = current_request.set(context)
+        try:
+            answer = await self._guarded(request, match.route, trouble)
+            self._observe(request, match.route, answer, time.perf_counter() - started)
+        finally:
+            current_request.reset(token)
+        return answer
+
+    async def _guarded(self, request: Request, route: Route | None, trouble: Refusal | None) -> Answer:
+        """The answer with its headers; refusals and failures are answers too."""
+        try:
+            answer = await self._served(request, route, trouble)
+        except Refusal as refusal:
+            answer = self._refused(request, route, refusal)
+        except Exception:  # noqa: BLE001  # logged with its traceback, and the client is told
+            # The last stand of one request: the client gets its request id, the log gets the reason, others go on.
+            _log.exception("request failed", method=request.method, path=request.path)
+            failed = Failed(f"Something failed here; the log has the reason under request id {request.request_id}.")
+            answer = self._refused(request, route, failed)
+        extra: tuple[Header, ...] = (("x-request-id", request.request_id),)
+        if route is not None and route.public:
+            extra += self._cors.headers(request)
+        answer.headers += extra
+        answer.close = answer.close or self._readiness.draining
+        return answer
+
+    async def _served(self, request: Request, route: Route | None, trouble: Refusal | None) -> Answer:
+        if route is None:
+            raise NoSuchPath(f"Nothing is served at {request.path[:200]}.")
+        operation = route.operation(request.method)
+        if operation is None:
+            if request.method == "OPTIONS":
+                return self._cors.preflight(request, route.allow)
+            raise MethodNotAllowed(
+                f"{request.method[:20]} is not served at {route.template}; allowed: {route.allow}.", route.allow
+            )
+        if operation.needs is not None:
+            request.key = self._keyring.authenticate(request.headers.get("x-api-key"))
+            if request.key is None or not request.key.may(operation.needs):
+                raise Forbidden
+        unready = self._readiness.refusal() if route.drains else None
+        if unready is not None:
+            raise unready
+        if trouble is not None:
+            raise trouble
+        return await operation.handle(request)
+
+    def _refused(self, request: Request, route: Route | None, refusal: Refusal) -> Answer:
+        self._telemetry.refused(UNMATCHED if route is None else route.template, refusal.code)
+        shape = plain_shape if route is None else route.shape
+        return answer_to(refusal, request, shape, self._clock())
+
+    def _observe(self, request: Request, route: Route | None, answer: Answer, seconds: float) -> None:
+        template = UNMATCHED if route is None else route.template
+        method = request.method if request.method in _METHODS else "other"
+        self._telemetry.requested(template, method, answer.status, seconds)
+        if self._access_log:
+            _log.debug(
+                "request",
+                method=request.method,
+                path=request.path,
+                status=answer.status,
+                seconds=round(seconds, 6),
+                key=request.key and request.key.id,
+                bytes_in=len(request.body),
+                bytes_out=len(answer.body),
+            )

@@ -1,0 +1,149 @@
+"""GraphQL over HTTP: `POST` and `GET /v3/graphql`.
+
+Owns the request's form, the media types and the statuses (specification "GraphQL over HTTP"). What a query means is
+the engine's.
+
+Invariants:
+1. A request that is no well-formed GraphQL request is 400 (415, 406) under both media types.
+2. One that is well-formed but not executed (syntax, validation, variables, limits) is 400 as
+   `application/graphql-response+json` and 200 as `application/json`; one that is executed is always 200.
+3. GET cannot change anything, because the schema has no mutations.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+from segmentd.graphql.engine import GraphQLEngine, GraphQLRequest
+from segmentd.http import bodies
+from segmentd.http.bodies import JSON_TYPE, BodyRules
+from segmentd.http.errors import InvalidRequest, NotAcceptable
+from segmentd.http.exchange import Answer, Header, Request
+from segmentd.http.negotiation import choose
+from segmentd.settings import LimitsSettings
+
+RESPONSE_TYPE: Final = "application/graphql-response+json"
+# In this order: `*/*` and a missing Accept mean JSON, as old clients expect.
+OFFERED: Final = (JSON_TYPE, RESPONSE_TYPE)
+_CONTENT_TYPES: Final[dict[str, Header]] = {
+    name: ("content-type", f"{name}; charset=utf-8") for name in (JSON_TYPE, RESPONSE_TYPE)
+}
+_NOT_STORED: Final = ("cache-control", "no-store")  # the answer is about one person, now
+_ACCEPTS_REMEMBERED_MAX: Final = 256
+
+
+class GraphQLBody(msgspec.Struct, rename="camel"):
+    """The parameters of a request; unknown ones are ignored, as the specification says."""
+
+    query: str
+    operation_name: str | None = None
+    variables: dict[str, Any] | None = None
+    extensions: dict[str, Any] | None = None
+
+
+_DECODE_BODY: Final = msgspec.json.Decoder(GraphQLBody)
+_DECODE_MAP: Final[msgspec.json.Decoder[dict[str, Any] | None]] = msgspec.json.Decoder(dict[str, Any] | None)
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+
+class GraphQLApi:
+    """Handlers of `/v3/graphql`."""
+
+    def __init__(self, engine: GraphQLEngine, limits: LimitsSettings) -> None:
+        self._engine = engine
+        self._types_by_accept: dict[str | None, str | None] = {}
+        self._bodies = BodyRules(
+            accepted=(JSON_TYPE,),
+            missing=None,
+            inflated_bytes_max=limits.graphql_body_bytes_max,
+            limit_name="graphql_body_bytes_max",
+        )
+
+    async def post(self, request: Request) -> Answer:
+        """A query in a JSON body."""
+        media_type = self._media_type(request)
+        _, body = bodies.read(request, self._bodies)
+        return self._answer(_parse_body(body), request, media_type)
+
+    async def get(self, request: Request) -> Answer:
+        """A query in the query string."""
+        media_type = self._media_type(request)
+        answer = self._answer(_parse_query(request), request, media_type)
+        answer.headers += (_NOT_STORED,)
+        return answer
+
+    def _answer(self, parsed: GraphQLBody, request: Request, media_type: str) -> Answer:
+        asked = GraphQLRequest(
+            query=parsed.query,
+            operation_name=parsed.operation_name,
+            variables=parsed.variables,
+            extensions=parsed.extensions,
+        )
+        right: Literal["public", "private"] = "public" if request.key is None else request.key.right
+        answer = self._engine.execute(asked, right=right)
+        refused = answer.kind == "request_error" and media_type == RESPONSE_TYPE
+        return Answer(400 if refused else 200, _ENCODE(answer.body), (_CONTENT_TYPES[media_type],))
+
+    def _media_type(self, request: Request) -> str:
+        """The media type of the answer. Raises NotAcceptable."""
+        accept = request.headers.get("accept")
+        try:
+            chosen = self._types_by_accept[accept]
+        except KeyError:
+            chosen = choose(accept, OFFERED)
+            if len(self._types_by_accept) < _ACCEPTS_REMEMBERED_MAX:
+                self._types_by_accept[accept] = chosen
+        if chosen is None:
+            raise NotAcceptable(f"Accept names none of the types that are offered: {', '.join(OFFERED)}.")
+        return chosen
+
+
+def _parse_body(body: bytes) -> GraphQLBody:
+    try:
+        return _DECODE_BODY.decode(body)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(_place(error), f"The parameters are wrong: {error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        what = "empty" if not body.strip() else f"no valid JSON: {_reason(error)}"
+        raise InvalidRequest("body", f"The body is {what}.") from None
+    except RecursionError:
+        raise InvalidRequest("body", "The body is no JSON that is read here: it is nested too deeply.") from None
+
+
+def _parse_query(request: Request) -> GraphQLBody:
+    try:
+        fields = request.query_fields()
+    except ValueError as error:
+        raise InvalidRequest("query string", f"The query string cannot be read: {error}.") from None
+    if "query" not in fields:
+        raise InvalidRequest("query", "The field query is missing from the query string.")
+    return GraphQLBody(
+        query=fields["query"],
+        operation_name=fields.get("operationName") or None,
+        variables=_map(fields, "variables"),
+        extensions=_map(fields, "extensions"),
+    )
+
+
+def _map(fields: dict[str, str], name: str) -> dict[str, Any] | None:
+    """A field of the query string that holds a JSON object."""
+    text = fields.get(name)
+    if not text:
+        return None
+    try:
+        return _DECODE_MAP.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise InvalidRequest(name, f"The field {name} must be a JSON object: {_reason(error)}.") from None
+
+
+def _place(error: msgspec.ValidationError) -> str:
+    """Where msgspec found the mistake: it ends its message with the path, if there is one."""
+    return str(error).rpartition(" - at `$.")[2].rstrip("`") if " - at `$." in str(error) else "body"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not valid UTF-8"
+    return str(error).removeprefix("JSON is malformed: ")

@@ -1,0 +1,43 @@
+"""What operators and machines ask: is it alive, is it ready, how is it doing, what can it do.
+
+None of these asks for a key: orchestrators and Prometheus have none, and nothing here tells of keys, identifiers,
+audiences or segments beyond their number. Who must not see the numbers is kept out by the network.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from segmentd.http.exchange import Answer, Request, json_answer
+from segmentd.http.readiness import Readiness
+from segmentd.telemetry import Telemetry
+
+
+class OperationsApi:
+    """Handlers of `/healthz`, `/readyz`, `/metrics` and `/openapi.json`."""
+
+    def __init__(self, readiness: Readiness, telemetry: Telemetry, openapi: object) -> None:
+        self._readiness = readiness
+        self._telemetry = telemetry
+        self._openapi = msgspec.json.encode(openapi)
+
+    async def healthz(self, _request: Request) -> Answer:
+        """200 as long as the process answers at all."""
+        return json_answer(200, {"status": "ok"})
+
+    async def readyz(self, request: Request) -> Answer:
+        """200 if the service is recovered and accepts writes, else 503 with the reason."""
+        reason = self._readiness.reason()
+        if reason is None:
+            return json_answer(200, {"status": "ready"})
+        unready = {"status": 503, "request_id": request.request_id, "message": reason}
+        return json_answer(503, unready, (("retry-after", "1"),))
+
+    async def metrics(self, request: Request) -> Answer:
+        """200 with all metrics, as Prometheus text or OpenMetrics."""
+        body, content_type = self._telemetry.render(request.headers.get("accept", ""))
+        return Answer(200, body, (("content-type", content_type),))
+
+    async def openapi(self, _request: Request) -> Answer:
+        """200 with the OpenAPI document."""
+        return Answer(200, self._openapi)

@@ -1,0 +1,80 @@
+"""The log: structlog on stderr, JSON or for people, one form for our lines and for those of libraries.
+
+Owns the set-up and the context that ties a line to the request it belongs to. Never decides what is logged.
+
+Invariants:
+1. Nothing of the log goes to stdout; stdout has the start line and what commands print.
+2. A line written while a request is served carries its `request_id`, and its `traceparent` if it had one.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextvars import ContextVar
+from typing import Literal, TextIO
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+LIBRARY_LEVEL = logging.WARNING  # Libraries tell of their normal work at `info`; that is ours to tell.
+
+
+class RequestContext(msgspec.Struct, frozen=True):
+    """What log lines say about the request they belong to."""
+
+    request_id: str
+    traceparent: str | None
+
+
+current_request: ContextVar[RequestContext | None] = ContextVar("segmentd_request", default=None)
+"""The request that this task serves; set for the time of its handling. One set per request, read only by lines."""
+
+
+def configure(form: Literal["json", "human"], level: str, stream: TextIO | None = None) -> None:
+    """Send the log to `stream` (stderr if None). level: debug, info, warning or error."""
+    target = sys.stderr if stream is None else stream
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        _add_request,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    last: list[Processor] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        if form == "json"
+        else [structlog.dev.ConsoleRenderer(colors=target.isatty())]
+    )
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(target),
+        cache_logger_on_first_use=False,
+    )
+    _configure_libraries(target, max(number, LIBRARY_LEVEL), shared, last)
+
+
+def _configure_libraries(target: TextIO, level: int, shared: list[Processor], last: list[Processor]) -> None:
+    """What libraries write through the standard `logging` looks like ours."""
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+
+
+def _add_request(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    context = current_request.get()
+    if context is not None:
+        event.setdefault("request_id", context.request_id)
+        if context.traceparent is not None:
+            event.setdefault("traceparent", context.traceparent)
+    return event

@@ -1,0 +1,168 @@
+"""Metrics: what Prometheus reads at `/metrics`.
+
+Owns the registry, every metric's name and help, and the observers that other parts call. Never reads a clock and never
+names a key, an identifier, an audience or a segment: a metric may be read by anybody who reaches the port.
+
+Invariants:
+1. Labels have few values: route templates, known methods, statuses, closed vocabularies.
+2. Label children are bound once; observing costs a dictionary look-up and an addition.
+3. The store is asked for its numbers when somebody scrapes, not when something happens.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+
+from segmentd import __version__
+
+_SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_COUNTS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000)
+_BYTES: Final = tuple(4**power for power in range(3, 14))  # 64 B to 64 MiB
+
+_STORE_HELP: Final = {
+    "memberships": "Memberships held, disqualified ones included.",
+    "identifiers": "Identifiers with at least one membership.",
+    "audiences": "Audiences that events or segments have named.",
+    "journal_records": "Records that the journal holds (its depth).",
+    "journal_bytes": "Bytes that the journal holds.",
+    "commits_waiting": "Requests that wait to be committed.",
+    "unfolded_records": "Journal records that the index does not hold yet.",
+}
+
+
+class Telemetry:
+    """All metrics of one process; also the observer of commits and checkpoints."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._define_edge()
+        self._define_storage()
+        ProcessCollector(registry=self.registry)
+        build = Gauge(
+            "segmentd_build_info", "Version of segmentd and of Python.", ["version", "python"], registry=self.registry
+        )
+        build.labels(__version__, platform.python_version()).set(1)
+
+    def _define_edge(self) -> None:
+        self._requests = Histogram(
+            "segmentd_http_request_seconds",
+            "Time from the whole request to its answer, by route template, method and status.",
+            ["route", "method", "status"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._requests_by_labels: dict[tuple[str, str, int], Histogram] = {}
+        self._events = Counter(
+            "segmentd_events",
+            "Events by action (qualify, disqualify, other, unknown) and outcome: accepted; dropped (other types);"
+            " invalid (named as such in an answer); refused (valid, but not taken).",
+            ["action", "outcome"],
+            registry=self.registry,
+        )
+        self._events_by_labels: dict[tuple[str, str], Counter] = {}
+        self._refusals = Counter(
+            "segmentd_http_refusals",
+            "Refused requests by route template and reason.",
+            ["route", "reason"],
+            registry=self.registry,
+        )
+
+    def _define_storage(self) -> None:
+        here = self.registry
+        self._commit_requests = Histogram(
+            "segmentd_commit_requests", "Requests in one group commit.", buckets=_COUNTS, registry=here
+        )
+        self._commit_changes = Histogram(
+            "segmentd_commit_changes", "Changes in one group commit.", buckets=_COUNTS, registry=here
+        )
+        self._commit_bytes = Histogram(
+            "segmentd_commit_journal_bytes", "Journal bytes of one group commit.", buckets=_BYTES, registry=here
+        )
+        self._commit_seconds = Histogram(
+            "segmentd_commit_seconds", "Time of one group commit, its fsync included.", buckets=_SECONDS, registry=here
+        )
+        self._commit_failures = Counter("segmentd_commit_failures", "Group commits that failed.", registry=here)
+        self._checkpoint_failures = Counter("segmentd_checkpoint_failures", "Checkpoints that failed.", registry=here)
+        self._checkpoint_changes = Histogram(
+            "segmentd_checkpoint_changes",
+            "Changes folded into the index by one checkpoint.",
+            buckets=_COUNTS,
+            registry=here,
+        )
+        self._checkpoint_seconds = Histogram(
+            "segmentd_checkpoint_seconds", "Time of one checkpoint.", buckets=_SECONDS, registry=here
+        )
+
+    def requested(self, route: str, method: str, status: int, seconds: float) -> None:
+        """One answered request."""
+        labels = (route, method, status)
+        child = self._requests_by_labels.get(labels)
+        if child is None:
+            child = self._requests_by_labels[labels] = self._requests.labels(route, method, str(status))
+        child.observe(seconds)
+
+    def refused(self, route: str, reason: str) -> None:
+        """One refused request; reason: the refusal's code."""
+        self._refusals.labels(route, reason).inc()
+
+    def counted_events(self, action: str, outcome: str, count: int) -> None:
+        """`count` events of one request."""
+        if not count:
+            return
+        labels = (action, outcome)
+        child = self._events_by_labels.get(labels)
+        if child is None:
+            child = self._events_by_labels[labels] = self._events.labels(action, outcome)
+        child.inc(count)
+
+    def committed(self, requests: int, changes: int, journal_bytes: int, seconds: float) -> None:
+        """One group commit that is on disk."""
+        self._commit_requests.observe(requests)
+        self._commit_changes.observe(changes)
+        self._commit_bytes.observe(journal_bytes)
+        self._commit_seconds.observe(seconds)
+
+    def commit_failed(self) -> None:
+        """One group commit that is not on disk."""
+        self._commit_failures.inc()
+
+    def checkpointed(self, changes: int, seconds: float) -> None:
+        """One finished checkpoint."""
+        self._checkpoint_changes.observe(changes)
+        self._checkpoint_seconds.observe(seconds)
+
+    def checkpoint_failed(self) -> None:
+        """One checkpoint that ended early; it will be tried again."""
+        self._checkpoint_failures.inc()
+
+    def watch_store(self, stats: Callable[[], msgspec.Struct], segments: Callable[[], int]) -> None:
+        """Show the store's numbers. stats: a struct whose fields are integers. segments: how many are defined."""
+        self.registry.register(_StoreCollector(stats, segments))
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """(body, content type): Prometheus text, or OpenMetrics if `accept` asks for it."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+
+class _StoreCollector:
+    """Asks the store at each scrape. Implements prometheus-client's collector protocol."""
+
+    def __init__(self, stats: Callable[[], msgspec.Struct], segments: Callable[[], int]) -> None:
+        self._stats = stats
+        self._segments = segments
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One gauge a number."""
+        yield GaugeMetricFamily("segmentd_segments", "Segments that are defined.", value=self._segments())
+        for name, value in msgspec.structs.asdict(self._stats()).items():
+            if isinstance(value, int | float):
+                described = _STORE_HELP.get(name, f"The store's {name.replace('_', ' ')}.")
+                yield GaugeMetricFamily(f"segmentd_{name}", described, value=value)
