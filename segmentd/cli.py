@@ -137,8 +137,12 @@ def serve(config: Path | None, data: str | None, listen: str | None) -> int:
     # Before the program itself, which takes a while to import: a wrong setting is named at once.
     settings = _settings(config, data, listen)
     from segmentd import service
+    from segmentd.storage.errors import StorageError
 
-    return service.run(settings)
+    try:
+        return service.run(settings)
+    except (service.StartError, StorageError) as error:
+        raise Failure(str(error)) from None
 
 
 @commands.command()

@@ -96,7 +96,6 @@ class Checkpointing:
         *,
         journal_bytes: int,
         seconds_max: float,
-        folded_seq: int,
     ) -> None:
         """journal_bytes, seconds_max: fold when the journal holds so much, or when so much time has passed."""
         self._journal = journal
@@ -104,8 +103,8 @@ class Checkpointing:
         self._observer = observer
         self._journal_bytes = journal_bytes
         self._seconds_max = seconds_max
-        self.folded_seq = folded_seq
-        """The index stands for this sequence number."""
+        self.folded_seq = 0
+        """The index stands for this sequence number; set by recovery first."""
         self._wake = trio.Event()
         self._progress = trio.Event()
 

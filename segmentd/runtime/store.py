@@ -18,7 +18,6 @@ from segmentd.domain.gate import Gate
 from segmentd.domain.membership import V_BITS, find
 from segmentd.domain.placement import shard_of
 from segmentd.domain.refusals import Overloaded
-from segmentd.domain.segments import SegmentRecord
 from segmentd.domain.shard import Shard
 from segmentd.runtime.audiences import AudienceTable
 from segmentd.runtime.checkpointing import Checkpointing
@@ -85,7 +84,7 @@ class LocalStore:
         limits: LimitsSettings,
         observer: CommitObserver,
     ) -> None:
-        """Recovers the state; blocking. Raises StorageError."""
+        """Opens the environments; `recover` comes before everything else. Raises StorageError."""
         self._runtime = runtime
         self._storage = storage
         self._journal = folder.open_journal()
@@ -94,7 +93,6 @@ class LocalStore:
         self._shards = [Shard(self._sizes) for _ in range(runtime.shards)]
         self._audiences = AudienceTable(limits.audiences_max)
         self._gate = Gate(self._index.salt())
-        self.recovered = self._recover()
         self._actors = [
             ShardActor(
                 shard,
@@ -110,7 +108,6 @@ class LocalStore:
             observer,
             journal_bytes=storage.checkpoint_journal_bytes,
             seconds_max=storage.checkpoint_seconds_max,
-            folded_seq=self.recovered.folded_seq,
         )
         self.committer = Committer(
             self._append,
@@ -124,6 +121,29 @@ class LocalStore:
             group_changes_max=runtime.group_changes_max,
             retry_after_seconds=runtime.retry_after_seconds,
         )
+
+    def recover(self) -> Recovered:
+        """Load the state, once, before `run`. Blocking. Raises StorageError."""
+
+        def load(key: bytes, packed: bytes) -> None:
+            self._shard(key).load(key, packed)
+
+        def begin_fold(recovered: Recovered) -> None:
+            self._sizes.update(recovered.sizes)
+
+        recovered = recover(
+            self._journal,
+            self._index,
+            load=load,
+            begin_fold=begin_fold,
+            fold=self._fold_recovered,
+            forget=self._forget_recovered,
+            progress=lambda count: log.info("recovering", identifiers=count),
+        )
+        self._audiences.load(recovered.audiences)
+        self._gate.load(recovered.floors.items(), recovered.forgotten.items())
+        self.checkpointing.folded_seq = recovered.folded_seq
+        return recovered
 
     def kind_numbers(self, names: Sequence[str]) -> dict[str, int]:
         """The stored numbers of identifier names. Raises StorageError."""
@@ -205,26 +225,6 @@ class LocalStore:
     def _append(self, blob: bytes) -> int:
         return self._journal.append(blob, cut_to=self.checkpointing.folded_seq)
 
-    def _recover(self) -> Recovered:
-        def load(key: bytes, packed: bytes) -> None:
-            self._shard(key).load(key, packed)
-
-        def begin_fold(recovered: Recovered) -> None:
-            self._sizes.update(recovered.sizes)
-
-        recovered = recover(
-            self._journal,
-            self._index,
-            load=load,
-            begin_fold=begin_fold,
-            fold=self._fold_recovered,
-            forget=self._forget_recovered,
-            progress=lambda count: log.info("recovering", identifiers=count),
-        )
-        self._audiences.load(recovered.audiences)
-        self._gate.load(recovered.floors.items(), recovered.forgotten.items())
-        return recovered
-
     def _fold_recovered(self, changes: Sequence[tuple[bytes, int]]) -> None:
         for key, word in changes:
             self._shard(key).merge(((key, word),))
@@ -232,10 +232,6 @@ class LocalStore:
     def _forget_recovered(self, key: bytes, forgotten_ms: int) -> None:
         self._shard(key).forget(key)
         self._gate.forget(self._gate.mark(key), forgotten_ms)
-
-    def segment_records(self) -> list[SegmentRecord]:
-        """The last step of every segment as recovered."""
-        return list(self.recovered.segments.values())
 
 
 def _checkpointer_arguments(path: Path, storage: StorageSettings) -> CheckpointerArguments:

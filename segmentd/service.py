@@ -1,0 +1,188 @@
+"""The service: opens everything in order, serves, closes in reverse.
+
+The nesting of the nurseries is the shutdown order. SIGTERM or SIGINT → stop accepting and refuse new requests (503) →
+answer those in flight → drain the catalog, the committer and the shards → close LMDB → give the folder's lock back.
+A SIGKILL at any moment is safe as well: what was acknowledged is in the journal.
+"""
+
+import gc
+import ipaddress
+import signal
+import socket
+from functools import partial
+from pathlib import Path
+
+import structlog
+import trio
+
+from segmentd import logs
+from segmentd.domain.identifiers import Confidence, IdentifierKind, IdentifierSchema
+from segmentd.graphql.engine import GraphQLEngine
+from segmentd.http.app import build_app
+from segmentd.http.auth import Keyring
+from segmentd.http.readiness import Readiness
+from segmentd.http.server import open_listener, serve, url_of
+from segmentd.keyfile import KeyFileError
+from segmentd.runtime.catalog import Catalog
+from segmentd.runtime.store import LocalStore
+from segmentd.settings import Settings
+from segmentd.storage.folder import DataFolder
+from segmentd.telemetry import Telemetry
+
+KEY_FILE = "keys.json"
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class StartError(Exception):
+    """The service cannot start; the message names the reason."""
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code 0. Raises StartError, StorageError."""
+    logs.configure(settings.log.format, settings.log.level)
+    problem: Exception | None = None
+    with open_folder(settings) as folder:
+        try:
+            trio.run(_serve, settings, folder)
+        except* (StartError, StorageError) as group:
+            problem = _first(group)
+    if problem is not None:
+        raise problem
+    log.info("stopped")
+    return 0
+
+
+def open_folder(settings: Settings, *, create: bool = True) -> DataFolder:
+    """The data folder of the configuration, locked. Raises StorageError."""
+    return DataFolder(
+        Path(settings.storage.path),
+        journal_map_bytes=settings.storage.journal_map_bytes,
+        index_map_bytes=settings.storage.index_map_bytes,
+        create=create,
+    )
+
+
+def identifier_schema(settings: Settings, numbers: dict[str, int]) -> IdentifierSchema:
+    """The configured identifiers with their stored numbers."""
+    kinds = [
+        IdentifierKind(
+            name=name, confidence=Confidence(kind.confidence), number=numbers[name], lower_case=kind.lower_case
+        )
+        for name, kind in settings.identifiers.items()
+    ]
+    return IdentifierSchema(kinds, settings.limits.identifier_bytes_max)
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> Exception:
+    """The first exception in a group of groups."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+async def _serve(settings: Settings, folder: DataFolder) -> None:
+    listener = _listener(settings)
+    keyring = _keyring(settings)
+    telemetry = Telemetry()
+    store = LocalStore(
+        folder, storage=settings.storage, runtime=settings.runtime, limits=settings.limits, observer=telemetry
+    )
+    schema = identifier_schema(settings, store.kind_numbers(list(settings.identifiers)))
+    catalog = Catalog(
+        store.committer,
+        segments_max=settings.limits.segments_max,
+        retry_after_seconds=settings.runtime.retry_after_seconds,
+    )
+    readiness = Readiness(settings.runtime.retry_after_seconds, store.failure)
+    telemetry.watch_store(store.stats, lambda: len(catalog.segments))
+    app = build_app(
+        settings=settings,
+        schema=schema,
+        store=store,
+        catalog=catalog,
+        engine=GraphQLEngine(store, catalog, schema, settings.graphql),
+        keyring=keyring,
+        readiness=readiness,
+        telemetry=telemetry,
+    )
+    stopping = trio.Event()
+    async with trio.open_nursery() as stores:
+        async with trio.open_nursery() as catalogs:
+            async with trio.open_nursery() as watchers:
+                watchers.start_soon(keyring.watch)
+                await watchers.start(_watch_signals, readiness, stopping)
+                async with trio.open_nursery() as edge:
+                    await edge.start(partial(serve, app, listener, settings.server, shutdown=stopping.wait))
+                    print(f"listening on {url_of(listener)}", flush=True)  # the promised line
+                    await _recover(store, catalog)
+                    await stores.start(store.run)
+                    catalogs.start_soon(catalog.run)
+                    readiness.ready()
+                watchers.cancel_scope.cancel()
+            catalog.close()
+        store.close()
+    store.close_environments()
+
+
+async def _recover(store: LocalStore, catalog: Catalog) -> None:
+    """Load the state, in a thread so that health checks are answered meanwhile."""
+    start = trio.current_time()
+    recovered = await trio.to_thread.run_sync(store.recover)
+    catalog.load(recovered.segments.values())
+    # What was loaded stays; looking through all of it again at each collection would stop the loop.
+    gc.collect()
+    gc.freeze()
+    log.info(
+        "recovered",
+        identifiers=recovered.identifiers,
+        audiences=len(recovered.audiences),
+        segments=len(catalog.segments),
+        journal_records=recovered.journal_records,
+        seconds=round(trio.current_time() - start, 3),
+    )
+
+
+async def _watch_signals(
+    readiness: Readiness, stopping: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            log.info("stopping", signal=signal.Signals(number).name)
+            readiness.drain()
+            stopping.set()
+
+
+def _listener(settings: Settings) -> socket.socket:
+    host, port = settings.server.address
+    try:
+        return open_listener(host, port, settings.server.connections_max)
+    except OSError as error:
+        raise StartError(f"[server] listen = {settings.server.listen}: {error.strerror or error}") from error
+
+
+def _keyring(settings: Settings) -> Keyring:
+    """All keys. Refuses keys that everybody knows on an address that others can reach."""
+    try:
+        keyring = Keyring(settings.keys, Path(settings.storage.path) / KEY_FILE)
+    except KeyFileError as error:
+        raise StartError(str(error)) from error
+    well_known = keyring.development_keys()
+    host, _ = settings.server.address
+    if well_known and not _is_loopback(host):
+        raise StartError(
+            f"[server] listen = {settings.server.listen}: the development keys ({', '.join(well_known)}) are known to"
+            " everybody and are served on loopback only; make keys of your own with `segmentd keys create`"
+        )
+    if not len(keyring):
+        log.warning("there are no keys, so every request is refused; make one with `segmentd keys create`")
+    return keyring
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
