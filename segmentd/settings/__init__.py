@@ -14,11 +14,12 @@ from segmentd.settings.model import (
     LogSettings,
     PassthroughSettings,
     RuntimeSettings,
+    Section,
     ServerSettings,
     Settings,
     StorageSettings,
 )
-from segmentd.settings.source import Override, SettingsError, load
+from segmentd.settings.source import Override, SettingsError, environment_names, load
 
 __all__ = [
     "CorsSettings",
@@ -31,9 +32,11 @@ __all__ = [
     "Override",
     "PassthroughSettings",
     "RuntimeSettings",
+    "Section",
     "ServerSettings",
     "Settings",
     "SettingsError",
     "StorageSettings",
+    "environment_names",
     "load",
 ]

@@ -123,6 +123,4 @@ def _storage(settings: Settings) -> Iterator[Conflict]:
 def _keys(settings: Settings) -> Iterator[Conflict]:
     for key_id in settings.keys:
         if not KEY_ID.fullmatch(key_id):
-            yield Conflict(
-                "keys", key_id, "expected a key id of 1 to 64 letters, digits, dots, hyphens and underscores"
-            )
+            yield Conflict("keys", key_id, "expected an id of 1 to 64 letters, digits, _ or -")
