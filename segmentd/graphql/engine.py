@@ -18,6 +18,7 @@ from segmentd.graphql.errors import (
     field_error,
     internal_error,
     limit_refused,
+    operation_refused,
     variables_refused,
 )
 from segmentd.graphql.limits import DocumentLimits, too_expensive
@@ -87,10 +88,16 @@ class GraphQLEngine:
         if cost is not None and cost.at(variables or {}, len(self._catalog.segments)) > self._cost_max:
             raise limit_refused(too_expensive(self._cost_max))
         result = self._run(document.ast, variables, request, context)
-        if result.errors:
-            # Kept documents have no locations, and shared ones not the client's names; tell it from the text itself.
-            return _answer_with_errors(self._run(parse(request.query), request.variables, request, context))
-        return GraphQLAnswer("success", {"data": result.data})
+        if not result.errors:
+            return GraphQLAnswer("success", {"data": result.data})
+        # Kept documents have no locations, and shared ones not the client's names; tell it from the text itself.
+        located = self._run(parse(request.query), request.variables, request, context)
+        errors = located.errors or []
+        if cost is None:
+            raise operation_refused(errors)
+        if located.data is None and not any(error.path for error in errors):
+            raise variables_refused(errors)
+        return GraphQLAnswer("field_errors", {"errors": [field_error(error) for error in errors], "data": located.data})
 
     def _run(
         self, ast: DocumentNode, variables: dict[str, Any] | None, request: GraphQLRequest, context: ReadContext
@@ -103,11 +110,3 @@ class GraphQLEngine:
             operation_name=request.operation_name,
             executor_class=Executor,
         )
-
-
-def _answer_with_errors(result: ExecutionResult) -> GraphQLAnswer:
-    errors = result.errors or []
-    if result.data is None and not any(error.path for error in errors):
-        raise variables_refused(errors)
-    shaped = [field_error(error) for error in errors]
-    return GraphQLAnswer("field_errors", {"errors": shaped, "data": result.data})

@@ -55,9 +55,14 @@ def limit_refused(error: LimitError) -> RequestRefused:
     return RequestRefused([_shaped(error, "LIMIT_EXCEEDED", "ExecutionAborted")])
 
 
+def operation_refused(errors: Iterable[GraphQLError]) -> RequestRefused:
+    """The document has no such operation, or several and none was chosen."""
+    return RequestRefused([_shaped(error, "UNKNOWN_OPERATION", "ValidationError") for error in errors])
+
+
 def variables_refused(errors: Iterable[GraphQLError]) -> RequestRefused:
-    """No such operation, or variables that do not fit it."""
-    return RequestRefused([_shaped(error, _request_code(error), "ValidationError") for error in errors])
+    """The variables do not fit the operation."""
+    return RequestRefused([_shaped(error, "INVALID_VARIABLES", "ValidationError") for error in errors])
 
 
 def field_error(error: GraphQLError) -> dict[str, Any]:
@@ -82,11 +87,6 @@ def _is_foreseen(error: GraphQLError) -> bool:
     """Whether graphql-core itself raised it (arguments that do not fit), rather than a resolver failing."""
     original = error.original_error
     return original is None or isinstance(original, GraphQLError)
-
-
-def _request_code(error: GraphQLError) -> str:
-    # Only errors about variables have a place in the document; those about the choice of the operation have none.
-    return "INVALID_VARIABLES" if error.nodes else "UNKNOWN_OPERATION"
 
 
 def _shaped(error: GraphQLError, code: str, classification: str) -> dict[str, Any]:

@@ -69,12 +69,15 @@ class FakeCatalog:
 class World:
     """An engine, and what it reads."""
 
-    def __init__(self, **settings: int) -> None:
+    def __init__(self, identifier_names: Sequence[str] = (), **settings: int) -> None:
+        """identifier_names: high-confidence ones instead of those above."""
+        kinds = [IdentifierKind(name, Confidence.HIGH, number) for number, name in enumerate(identifier_names)]
+        self.identifiers = IdentifierSchema(kinds) if kinds else IDENTIFIERS
         self.store = FakeStore()
         self.catalog = FakeCatalog()
         store: MembershipReader = self.store
         catalog: SegmentReader = self.catalog
-        self.engine = GraphQLEngine(store, catalog, IDENTIFIERS, GraphQLSettings(**settings))
+        self.engine = GraphQLEngine(store, catalog, self.identifiers, GraphQLSettings(**settings))
 
     def ask(
         self, query: str, variables: dict[str, Any] | None = None, operation_name: str | None = None
