@@ -26,6 +26,7 @@ from segmentd.keyfile import KeyFileError
 from segmentd.runtime.catalog import Catalog
 from segmentd.runtime.store import LocalStore
 from segmentd.settings import Settings
+from segmentd.storage.errors import StorageError
 from segmentd.storage.folder import DataFolder
 from segmentd.telemetry import Telemetry
 
