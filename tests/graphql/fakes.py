@@ -69,7 +69,7 @@ class FakeCatalog:
 class World:
     """An engine, and what it reads."""
 
-    def __init__(self, identifier_names: Sequence[str] = (), **settings: int) -> None:
+    def __init__(self, *, identifier_names: Sequence[str] = (), **settings: Any) -> None:
         """identifier_names: high-confidence ones instead of those above."""
         kinds = [IdentifierKind(name, Confidence.HIGH, number) for number, name in enumerate(identifier_names)]
         self.identifiers = IdentifierSchema(kinds) if kinds else IDENTIFIERS
