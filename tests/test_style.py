@@ -10,6 +10,7 @@ import pytest
 from tests.sources import name_of, python_files, text_files, tree
 
 MODULE_LINES_MAX = 300
+TEST_MODULE_LINES_MAX = 400  # tables of cases are long and read quickly
 FUNCTION_LINES_MAX = 50  # what a screen shows; without the docstring
 
 # A module with such a name gathers whatever has no home.
@@ -45,8 +46,9 @@ def names_defined(module: ast.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("path", python_files(), ids=name_of)
-def test_a_module_has_at_most_300_lines(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MODULE_LINES_MAX
+def test_a_module_is_short(path: Path) -> None:
+    lines_max = TEST_MODULE_LINES_MAX if name_of(path).startswith("tests/") else MODULE_LINES_MAX
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= lines_max
 
 
 @pytest.mark.parametrize("path", python_files("segmentd"), ids=name_of)

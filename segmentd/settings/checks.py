@@ -6,7 +6,6 @@ Owns the comparisons between settings, and what no range can say (names, address
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -45,11 +44,11 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
 
 def _server(settings: Settings) -> Iterator[Conflict]:
     try:
-        host, _ = settings.server.address
+        loopback = settings.server.is_loopback
     except ValueError as error:
         yield Conflict("server", "listen", f"{error} (got {settings.server.listen!r})")
         return
-    if not _is_loopback(host):
+    if not loopback:
         for key_id in _development_keys(settings):
             reason = f"is not a loopback address, and the development key {key_id!r} serves loopback only"
             yield Conflict("server", "listen", f"{settings.server.listen} {reason}")
@@ -60,16 +59,6 @@ def _development_keys(settings: Settings) -> Iterator[str]:
         salt = bytes.fromhex(key.salt)
         if any(hashlib.sha256(salt + secret).hexdigest() == key.sha256 for secret in DEVELOPMENT_SECRETS):
             yield key_id
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        # A name may resolve to anything.
-        return False
 
 
 def _identifiers(settings: Settings) -> Iterator[Conflict]:

@@ -11,6 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
@@ -53,6 +54,18 @@ class ServerSettings(Section, frozen=True, kw_only=True):
         if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535):
             raise ValueError("expected a port from 0 to 65535 after the last colon (0: any free port)")
         return host, int(port)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach `listen`. Raises ValueError as `address` does."""
+        host, _ = self.address
+        if host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            # Any other name may resolve to anything.
+            return False
 
 
 class PassthroughSettings(Section, frozen=True, kw_only=True):
