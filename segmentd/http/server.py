@@ -23,6 +23,7 @@ from typing import Final
 import structlog
 import trio
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -107,7 +108,8 @@ class Server:
         bounded = BoundedStream(stream, self._settings.request_read_seconds_max)
         self._streams.add(bounded)
         try:
-            await TCPServer(self._app, self._config, self._context, ConnectionState({}), bounded)  # type: ignore[arg-type]
+            with bounded.scope:
+                await _Protocol(self._app, self._config, self._context, ConnectionState({}), bounded)  # type: ignore[arg-type]
         except* Exception:  # noqa: BLE001  # logged with its traceback; the other connections go on
             _log.exception("connection failed")
         finally:
@@ -132,16 +134,37 @@ class Server:
                 raise
 
 
-class BoundedStream:
-    """A socket stream on which sending takes a bounded time, and which can be ended from outside.
+class _Protocol(TCPServer):
+    """Hypercorn's connection, which ends when its client has left.
 
-    Has just what Hypercorn's `TCPServer` uses.
+    The original keeps task and socket of a departed client until the keep-alive time is over, because its idle timer
+    still runs; departed clients would then take up the room of new ones.
+    """
+
+    _reads = True
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        self._reads = False
+        await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        if self._reads or not isinstance(event, Updated):
+            await super().protocol_send(event)
+
+
+class BoundedStream:
+    """A socket stream on which sending takes a bounded time, and whose connection ends when sending fails.
+
+    Has just what Hypercorn's `TCPServer` uses. Hypercorn's reader waits for ever where an answer could not be sent and
+    another request was pipelined behind it; so a failed send cancels `scope`, in which the whole connection runs.
     """
 
     def __init__(self, stream: trio.SocketStream, send_seconds_max: float) -> None:
         self._stream = stream
         self._send_seconds_max = send_seconds_max
         self.socket = stream.socket
+        self.scope = trio.CancelScope()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """As trio's."""
@@ -149,11 +172,13 @@ class BoundedStream:
 
     async def send_all(self, data: bytes) -> None:
         """As trio's. Raises BrokenResourceError where the client does not read in time; the socket is closed then."""
-        with trio.move_on_after(self._send_seconds_max) as scope:
-            await self._stream.send_all(data)
-        if scope.cancelled_caught:
+        try:
+            with trio.fail_after(self._send_seconds_max):
+                await self._stream.send_all(data)
+        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.abort()
-            raise trio.BrokenResourceError("the client does not read")
+            self.scope.cancel()
+            raise trio.BrokenResourceError("the client does not read") from error
 
     async def send_eof(self) -> None:
         """As trio's."""
