@@ -46,7 +46,7 @@ def document(settings: Settings) -> Json:
         "paths": {
             "/v3/events": _events(limits),
             "/v3/graphql": _graphql(limits),
-            "/v3/segments": {"get": _list_segments(), "options": _options()},
+            "/v3/segments": {"get": _list_segments()},
             "/v3/segments/{segment_id}": _segment(limits),
             "/v3/segments/{segment_id}:validate": _validate(limits),
             **_operations(),
@@ -101,7 +101,7 @@ def _errors(shape: str, *statuses: int) -> Json:
 def _body(description: str, *contents: tuple[str, Json]) -> Json:
     return {
         "required": True,
-        "description": description,
+        "description": f"{description} Content-Encoding may be {', '.join(ENCODINGS)}.",
         "content": {media_type: {"schema": schema} for media_type, schema in contents},
     }
 
@@ -118,17 +118,12 @@ def _header_parameter(name: str, description: str, schema: Json) -> Json:
     return {"name": name, "in": "header", "required": False, "description": description, "schema": schema}
 
 
-def _encoding_parameter() -> Json:
-    return _header_parameter("content-encoding", "How the body is compressed.", {"enum": list(ENCODINGS)})
-
-
 def _events(limits: LimitsSettings) -> Json:
     return {
         "post": {
             "operationId": "sendEvents",
             "summary": f"Take 1 to {limits.events_per_request_max} events, all or none.",
             "description": "202 means that every event is on disk and visible to every query that starts after it.",
-            "parameters": [_encoding_parameter()],
             "requestBody": _body(
                 f"At most {limits.events_body_bytes_max} bytes as sent, {limits.events_inflated_bytes_max} inflated.",
                 (_JSON, _ref("Events")),
@@ -167,7 +162,6 @@ def _graphql(limits: LimitsSettings) -> Json:
         "post": {
             "operationId": "query",
             "summary": "Run a GraphQL query.",
-            "parameters": [_encoding_parameter()],
             "requestBody": _body(f"At most {limits.graphql_body_bytes_max} bytes.", (_JSON, _ref("GraphQLRequest"))),
             "responses": answers,
         },
@@ -211,7 +205,7 @@ def _segment(limits: LimitsSettings) -> Json:
         return {
             "operationId": f"{method}Segment",
             "summary": "Create or update a segment, durably; the revision rises only if something changed.",
-            "parameters": [*_conditions(), _encoding_parameter()],
+            "parameters": _conditions(),
             "requestBody": _body(f"At most {limits.segments_body_bytes_max} bytes.", (_JSON, _ref("SegmentWrite"))),
             "responses": {
                 "200": _answer("Updated, or already so.", "Revision", "etag"),
@@ -243,7 +237,6 @@ def _segment(limits: LimitsSettings) -> Json:
                 **_errors("Error", 400, 403, 404, 408, 412, 413, 503),
             },
         },
-        "options": _options(),
     }
 
 
@@ -253,22 +246,19 @@ def _validate(limits: LimitsSettings) -> Json:
         "post": {
             "operationId": "validateSegment",
             "summary": "Say whether a definition could be put; nothing is written.",
-            "parameters": [_encoding_parameter()],
             "requestBody": _body(f"At most {limits.segments_body_bytes_max} bytes.", (_JSON, _ref("SegmentWrite"))),
             "responses": {
                 "200": _answer("It could.", "Empty"),
                 **_errors("Error", 400, 403, 408, 413, 415, 503),
             },
         },
-        "options": _options(),
     }
 
 
 def _operations() -> Json:
     def get(name: str, summary: str, ok: Json, more: Json | None = None) -> Json:
         responses = {"200": ok, **(more or {}), **_errors("Error", 408, 413)}
-        operation = {"operationId": name, "summary": summary, "security": [], "responses": responses}
-        return {"get": operation, "options": _options()}
+        return {"get": {"operationId": name, "summary": summary, "security": [], "responses": responses}}
 
     text = {
         "description": "All metrics.",

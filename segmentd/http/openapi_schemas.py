@@ -41,26 +41,24 @@ def schemas(settings: Settings) -> Json:
 
 def _event_schemas(settings: Settings) -> Json:
     limits = settings.limits
-    high = [name for name, kind in settings.identifiers.items() if kind.confidence == "high"]
-    identifier = {"type": "string", "minLength": 1, "maxLength": limits.identifier_bytes_max}
-    event = _object(
-        ("type",),
-        type={"type": "string", "minLength": 1, "description": "passthrough; other types are accepted and dropped."},
+    passthrough = _object(
+        ("type", "action", "identifiers", "data"),
+        type={"const": "passthrough"},
         action={"enum": ["qualify", "disqualify"]},
-        identifiers={
-            "type": "object",
-            "description": f"Exactly one of: {', '.join(high)}; beside it low-confidence ones, which are ignored.",
-            "properties": dict.fromkeys(settings.identifiers, identifier),
-        },
+        identifiers=_identifiers(settings),
         data=_object(
+            ("audience_id",),
             audience_id=_audience_id(settings),
             ts={
                 "type": ["number", "null"],
                 "minimum": 0,
-                "description": "Seconds since the epoch, up to three decimals; missing: the time of receipt.",
+                "description": "Seconds since the epoch, at most three decimals, at most"
+                f" {settings.events.future_seconds_max} seconds ahead of the clock. Missing: the time of receipt.",
             },
         ),
     )
+    other = _object(("type",), type={"type": "string", "minLength": 1, "not": {"const": "passthrough"}})
+    event = {"anyOf": [passthrough, {**other, "description": "Any other type is accepted, counted and dropped."}]}
     many = {"type": "array", "minItems": 1, "maxItems": limits.events_per_request_max, "items": {"$ref": _EVENT}}
     invalid = _object(
         ("event", "field", "reason", "message"), closed=True, event=_NUMBER, field=_TEXT, reason=_TEXT, message=_TEXT
@@ -91,6 +89,24 @@ def _event_schemas(settings: Settings) -> Json:
 _EVENT: Final = "#/components/schemas/Event"
 
 
+def _identifiers(settings: Settings) -> Json:
+    """Exactly one high-confidence identifier; low-confidence ones beside it are ignored."""
+    value = {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": settings.limits.identifier_bytes_max,
+        "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$",
+        "description": "The length is counted in bytes of UTF-8.",
+    }
+    high = [name for name, kind in settings.identifiers.items() if kind.confidence == "high"]
+    return {
+        "type": "object",
+        "properties": dict.fromkeys(settings.identifiers, value),
+        "additionalProperties": False,
+        "oneOf": [{"required": [name]} for name in high],
+    }
+
+
 def _audience_id(settings: Settings) -> Json:
     return {
         "type": "string",
@@ -104,19 +120,20 @@ def _segment_schemas(settings: Settings) -> Json:
     limits = settings.limits
     external = _object(("external_audience_id",), closed=True, external_audience_id=_audience_id(settings))
     definition = _object(("external",), closed=True, external=external)
-    description = {"type": "string", "maxLength": limits.description_chars_max}
+    without_nul = {"type": "string", "pattern": r"^[^\x00]*$"}
+    description = {**without_nul, "maxLength": limits.description_chars_max}
     metadata = {
         "type": "object",
         "maxProperties": limits.metadata_entries_max,
-        "propertyNames": {"maxLength": limits.metadata_key_chars_max},
-        "additionalProperties": {"type": "string", "maxLength": limits.metadata_value_chars_max},
+        "propertyNames": {**without_nul, "maxLength": limits.metadata_key_chars_max},
+        "additionalProperties": {**without_nul, "maxLength": limits.metadata_value_chars_max},
     }
     write = _object(
         ("definition",),
         closed=True,
         revision={"description": "Ignored; use If-Match."},
-        description=description,
-        metadata=metadata,
+        description={**description, "type": ["string", "null"]},
+        metadata={**metadata, "type": ["object", "null"]},
         definition=definition,
     )
     shown = _object(
