@@ -42,7 +42,8 @@ class _Event(msgspec.Struct):
 
 _DECODE_TYPED: Final = msgspec.json.Decoder(list[_Event])
 _DECODE_TYPED_ONE: Final = msgspec.json.Decoder(_Event)
-_DECODE_ANY: Final = msgspec.json.Decoder()
+# With a hook, a number beyond the range of doubles (1e400) is infinity, which `examine` can name, and no broken JSON.
+_DECODE_ANY: Final = msgspec.json.Decoder(float_hook=float)
 _WHITE_SPACE: Final = b" \t\r\n"
 
 
@@ -56,15 +57,29 @@ def parse_events(body: bytes, *, ndjson: bool, rules: EventRules, now_ms: int) -
     body: inflated UTF-8 JSON, one event or an array; with `ndjson` one event a line. now_ms: the time of receipt.
     Raises MalformedBody (no JSON, empty, too many events), InvalidEvents, PassthroughDisabled.
     """
+    _check_utf8(body)
     try:
         parsed = _parse_typed(body, ndjson, rules, now_ms)
     except (msgspec.ValidationError, _DoubtError):
         parsed = _parse_examined(body, ndjson, rules, now_ms)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise _malformed(body, ndjson, error) from None
     if parsed.changes and not rules.passthrough_enabled:
         raise PassthroughDisabled
     return parsed
+
+
+def _check_utf8(body: bytes) -> None:
+    # The decoder checks only the text that it gives out; what stands in ignored fields must be text as well.
+    if body.isascii():
+        return
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        line = body.count(b"\n", 0, error.start) + 1
+        raise MalformedBody(
+            f"The body is not UTF-8: byte {error.start} (line {line}) belongs to no character."
+        ) from None
 
 
 def _is_array(body: bytes) -> bool:
@@ -134,7 +149,7 @@ def _typed_change(event: _Event, disqualified: int, rules: EventRules, now_ms: i
 def _parse_examined(body: bytes, ndjson: bool, rules: EventRules, now_ms: int) -> ParsedEvents:
     try:
         events = _decode_any(body, ndjson)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise _malformed(body, ndjson, error) from None
     _check_count(len(events), rules)
     problems = Problems(rules.invalids_listed_max)
@@ -176,12 +191,10 @@ def _bad_line(body: bytes, decode: Callable[[bytes], object]) -> tuple[int, str]
         try:
             if line.strip(_WHITE_SPACE):
                 decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             return number, _reason(error)
     return None
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return f"byte {error.start} is not valid UTF-8"
     return str(error).removeprefix("JSON is malformed: ")

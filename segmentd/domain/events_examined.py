@@ -22,8 +22,8 @@ ACTIONS: Final = {"qualify": 0, "disqualify": 1}
 _AUDIENCE_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+~-]*")
 # A number of milliseconds, 2001 or later: 10**12 seconds is the year 33658.
 _SURELY_MILLISECONDS: Final = 10**12
-# Doubles near 1.8e9 are 2.4e-7 apart, 2.4e-4 ms; a fourth or fifth decimal shows as 1e-2 ms or more.
-_DECIMALS_TOLERANCE_MS: Final = 4e-3
+# Far beyond every clock, on either side; stands for numbers that have no decimals any more, infinity among them.
+_FAR_MS: Final = 10**18
 
 _Note = Callable[[str, str, str], None]
 """(field, reason, message) of one problem."""
@@ -198,10 +198,12 @@ def _ts_ms(ts: Any, note: _Note, rules: EventRules, now_ms: int) -> int | None:
 
 def ts_ms_from(ts: float) -> int | None:
     """Milliseconds of a number of seconds; None if it has more than three decimals."""
-    if isinstance(ts, int) or abs(ts) > _SURELY_MILLISECONDS * 1000:
-        return int(ts) * 1000
-    ts_ms = round(ts * 1000)
-    return ts_ms if abs(ts * 1000 - ts_ms) < _DECIMALS_TOLERANCE_MS else None
+    if isinstance(ts, int):
+        return ts * 1000
+    if abs(ts) > _SURELY_MILLISECONDS * 1000:
+        return _FAR_MS if ts > 0 else -_FAR_MS
+    # Exact: a number with three decimals is the double that is nearest to it, and so is what `round` gives.
+    return round(ts * 1000) if round(ts, 3) == ts else None
 
 
 def _missing_or_wrong(container: dict[str, Any], field: str) -> str:

@@ -97,11 +97,14 @@ def merge(packed: bytes, word: int) -> tuple[bytes, int | None]:
 
 
 def merge_packed(left: bytes, right: bytes) -> bytes:
-    """Merge all memberships of one identifier with others of the same identifier."""
-    merged = left
+    """Merge all memberships of one identifier with others of the same identifier. Linear in both."""
+    if len(right) == WORD_BYTES:
+        return merge(left, int.from_bytes(right, "little"))[0]
+    latest = {word >> V_BITS: word for word in unpack(left)}
     for word in unpack(right):
-        merged, _ = merge(merged, word)
-    return merged
+        if latest.get(word >> V_BITS, -1) < word:
+            latest[word >> V_BITS] = word
+    return pack(sorted(latest.values()))
 
 
 def decisions(packed: bytes) -> Iterator[tuple[int, int]]:

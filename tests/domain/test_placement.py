@@ -1,0 +1,40 @@
+"""Where keys go: the same place for ever, and evenly."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from segmentd.domain.placement import TABLES_PER_SHARD, shard_of, table_of
+
+FORMS: list[Callable[[int], bytes]] = [
+    lambda number: b"\0u-%d" % number,
+    lambda number: b"\1user%08d@mail.example" % number,
+    lambda number: b"\0%08x-0000-4000-8000-%012x" % (number * 2_654_435_761 % 2**32, number),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "shard", "table"),
+    [
+        (b"123456789", 2, 6),  # CRC-32 gives its published check value, 0xCBF43926
+        (b"\0u-1", 7, 2),
+        (b"\0u-17", 3, 13),
+        (b"\1ada@mail.example", 0, 13),
+        (b"\0" + "ü".encode(), 3, 8),
+    ],
+)
+def test_the_place_of_a_key_is_the_same_in_every_version(key: bytes, shard: int, table: int) -> None:
+    assert (shard_of(key, 8), table_of(key)) == (shard, table)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["short", "email", "uuid"])
+@pytest.mark.parametrize("shards", [1, 3, 8, 256])
+def test_keys_are_spread_evenly_over_shards_and_their_tables(form: Callable[[int], bytes], shards: int) -> None:
+    keys = [form(number) for number in range(50_000)]
+    places = Counter((shard_of(key, shards), table_of(key)) for key in keys)
+    by_shard = Counter(shard_of(key, shards) for key in keys)
+    assert len(by_shard) == shards
+    assert max(by_shard.values()) < 1.5 * len(keys) / shards
+    # The table must not follow from the shard, or most tables would stay empty.
+    assert len(places) == shards * TABLES_PER_SHARD
