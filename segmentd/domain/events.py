@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from segmentd.domain.encoding import require_utf8
 from segmentd.domain.events_examined import ACTIONS, PASSTHROUGH, Change, EventRules, Problems, examine, ts_ms_from
 from segmentd.domain.membership import v_of
 from segmentd.domain.refusals import InvalidEvents, MalformedBody, PassthroughDisabled
@@ -57,7 +58,7 @@ def parse_events(body: bytes, *, ndjson: bool, rules: EventRules, now_ms: int) -
     body: inflated UTF-8 JSON, one event or an array; with `ndjson` one event a line. now_ms: the time of receipt.
     Raises MalformedBody (no JSON, empty, too many events), InvalidEvents, PassthroughDisabled.
     """
-    _check_utf8(body)
+    require_utf8(body)
     try:
         parsed = _parse_typed(body, ndjson, rules, now_ms)
     except (msgspec.ValidationError, _DoubtError):
@@ -67,19 +68,6 @@ def parse_events(body: bytes, *, ndjson: bool, rules: EventRules, now_ms: int) -
     if parsed.changes and not rules.passthrough_enabled:
         raise PassthroughDisabled
     return parsed
-
-
-def _check_utf8(body: bytes) -> None:
-    # The decoder checks only the text that it gives out; what stands in ignored fields must be text as well.
-    if body.isascii():
-        return
-    try:
-        body.decode()
-    except UnicodeDecodeError as error:
-        line = body.count(b"\n", 0, error.start) + 1
-        raise MalformedBody(
-            f"The body is not UTF-8: byte {error.start} (line {line}) belongs to no character."
-        ) from None
 
 
 def _is_array(body: bytes) -> bool:

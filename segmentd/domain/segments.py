@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from segmentd.domain.encoding import require_utf8
 from segmentd.domain.events_examined import EventRules
 from segmentd.domain.refusals import (
     InvalidSegment,
@@ -89,9 +90,10 @@ def parse_definition(body: bytes, rules: SegmentRules) -> SegmentDefinition:
 
     Raises MalformedBody (no JSON object), InvalidSegment (with the field), PassthroughDisabled.
     """
+    require_utf8(body)
     try:
         decoded = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.DecodeError as error:
         reason = str(error).removeprefix("JSON is malformed: ")
         raise MalformedBody(f"The body is no valid JSON: {reason}.") from None
     except RecursionError:
