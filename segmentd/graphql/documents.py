@@ -27,8 +27,10 @@ from segmentd.graphql.errors import LimitError, limit_refused, syntax_refused, v
 from segmentd.graphql.limits import DocumentLimits, check_bytes, check_structure, scan
 from segmentd.graphql.literals import lift, outline_of
 
-# A kept token takes about half a kilobyte; the SDKs' queries have some 40.
+# A kept token takes up to a kilobyte (measured); the SDKs' queries have some 40.
 TOKENS_A_DOCUMENT_MEAN: Final = 128
+# Enough for a person to work with; a bad document may have thousands.
+ERRORS_LISTED_MAX: Final = 20
 # Outlines never begin with NUL, because no valid document does, so the two kinds of keys cannot meet.
 _EXACT: Final = "\0"
 
@@ -109,7 +111,7 @@ class DocumentCache:
         except GraphQLSyntaxError as error:
             raise syntax_refused(error) from None
         lifted = lift(self._schema, ast, literals) if literals else None
-        shared = lifted is not None and not validate(self._schema, lifted)
+        shared = lifted is not None and not validate(self._schema, lifted, max_errors=1)
         kept = lifted if shared and lifted is not None else ast
         return Document(kept, compile_costs(self._schema, kept, self._limits.cost_max), tokens, shared)
 
@@ -118,8 +120,9 @@ class DocumentCache:
         if validate(self._schema, ast, [NoFragmentCyclesRule]):
             raise validation_refused(self._located_errors(text, only_cycles=True))
         check_structure(ast, self._limits)
-        if validate(self._schema, ast):
+        if validate(self._schema, ast, max_errors=1):
             raise validation_refused(self._located_errors(text, only_cycles=False))
 
     def _located_errors(self, text: str, *, only_cycles: bool) -> list[GraphQLError]:
-        return validate(self._schema, parse(text), [NoFragmentCyclesRule] if only_cycles else None)
+        rules = [NoFragmentCyclesRule] if only_cycles else None
+        return validate(self._schema, parse(text), rules, max_errors=ERRORS_LISTED_MAX)

@@ -22,6 +22,7 @@ ARGUMENT_NESTING_MAX: Final = 8
 # Comparing two fields of one response name takes about as long as resolving this many (measured).
 PAIR_COST: Final = 5
 
+# Quantifiers are possessive and `"""` never begins an empty string, so that no text is looked at twice.
 _TOKEN: Final = re.compile(
     r"""
     (?P<ignored>[\ \t\r\n,\ufeff]++)
@@ -30,8 +31,8 @@ _TOKEN: Final = re.compile(
     |(?P<colon>:)
     |(?P<name>[A-Za-z_][A-Za-z0-9_]*+)
     |(?P<comment>\#[^\r\n]*+)
-    |(?P<text>\"""(?:[^"\\]++|\\\"""|\\|"(?!""))*+\"""|"(?:[^"\\\r\n]++|\\.)*+")
-    |(?P<number>-?[0-9][0-9A-Za-z_.+-]*+)
+    |(?P<text>\"""(?:[^"\\]++|\\\"""|\\|"(?!""))*+\"""|"(?!"")(?:[^"\\\r\n]++|\\.)*+")
+    |(?P<number>-?[0-9]++(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?)
     |(?P<spread>\.\.\.)
     |(?P<other>.)
     """,
@@ -62,6 +63,9 @@ def scan(text: str, limits: DocumentLimits) -> int:
         kind = match.lastgroup
         if kind == "ignored":
             continue
+        if kind == "other" and match[0] == '"':
+            # A literal without an end: the lexer stops here too. Going on could take quadratic time.
+            break
         tokens += 1
         if tokens > limits.tokens_max:
             raise _exceeded("TOO_MANY_TOKENS", "is too long", "tokens_max", limits.tokens_max, "tokens")

@@ -1,14 +1,16 @@
 """Limits: what asks for too much is refused before it costs anything, what is usual passes."""
 
+import contextlib
 import json
 import sys
 from typing import Any
 
 import pytest
-from graphql import get_introspection_query
+from graphql import GraphQLSyntaxError, Lexer, Source, TokenKind, get_introspection_query
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segmentd.graphql.limits import DocumentLimits, scan
 from tests.graphql.fakes import World, shop
 
 
@@ -59,6 +61,29 @@ def test_strings_and_block_strings_are_one_token_each() -> None:
 def test_a_deeply_nested_text_is_refused_before_it_is_parsed(opening: str, depth: int) -> None:
     world = World(document_bytes_max=1_000_000, tokens_max=1_000_000)
     refused(world, opening * depth, "QUERY_TOO_DEEP", "depth_max")
+
+
+SOUP = st.lists(
+    st.sampled_from([*'"\\\n\r#{}(: ,5', '""', '"""', '\\"""', "...", "..", "a_1", "-1.5e3"]) | st.text(max_size=2),
+    max_size=30,
+).map("".join)
+
+
+@given(SOUP)
+def test_the_scanner_never_counts_fewer_tokens_than_the_lexer_meets(text: str) -> None:
+    lexer = Lexer(Source(text))
+    met = 0
+    with contextlib.suppress(GraphQLSyntaxError):
+        while lexer.advance().kind is not TokenKind.EOF:
+            met += 1
+    assert scan(text, DocumentLimits(1_000, 1_000, 1_000, 1_000, 1_000)) >= met
+
+
+@pytest.mark.parametrize("text", ['"\\', '"""\\"""', '"', '"""', '"\n', '""" "'])
+def test_unfinished_literals_are_a_syntax_error_or_too_many_tokens(text: str) -> None:
+    # With a scanner that tries again at every quotation mark this would not end for hours.
+    world = World(document_bytes_max=10_000_000)
+    assert world.code("{audience(name: " + text * 1_000_000) in {"INVALID_SYNTAX", "TOO_MANY_TOKENS"}
 
 
 def test_the_depth_of_fields_is_bounded_through_fragments_too() -> None:
