@@ -19,7 +19,7 @@ import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from segmentd.domain.refusals import Refusal, TooLarge
-from segmentd.http.errors import RequestTimeout
+from segmentd.http.errors import body_timeout
 from segmentd.http.exchange import Answer, Request
 from segmentd.http.routing import Match
 
@@ -68,9 +68,7 @@ class HttpConnection:
             raise _too_large(limit, name)
         with trio.move_on_after(self._read_seconds_max):
             return await _read(receive, limit, name)
-        raise RequestTimeout(
-            f"The body did not arrive within {self._read_seconds_max:g} seconds ([server] request_read_seconds_max)."
-        )
+        raise body_timeout(self._read_seconds_max)
 
     async def _send(self, answer: Answer, send: ASGISendCallable, unread: ASGIReceiveCallable | None) -> None:
         headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers]

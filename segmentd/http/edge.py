@@ -56,6 +56,11 @@ class Edge:
         self._clock = clock
         self._access_log = access_log
 
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Everything that is served."""
+        return self._routes.routes
+
     def find(self, path: str) -> Match:
         """Where a raw path leads; a road in needs it for the bound of the body."""
         return self._routes.find(path)

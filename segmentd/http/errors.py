@@ -93,6 +93,13 @@ class RequestTimeout(EdgeRefusal):
     code = "REQUEST_TIMEOUT"
 
 
+def body_timeout(seconds_max: float) -> RequestTimeout:
+    """What every road says when a body stops coming."""
+    return RequestTimeout(
+        f"The body did not arrive within {seconds_max:g} seconds ([server] request_read_seconds_max)."
+    )
+
+
 class Failed(EdgeRefusal):
     """Something broke here; the log has the reason under the request id."""
 

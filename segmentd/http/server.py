@@ -30,6 +30,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
 from segmentd.http.app import App
+from segmentd.http.lane import Lanes
 from segmentd.settings import ServerSettings
 
 HEADER_BYTES_MAX: Final = 32_768  # request line and headers together; a GET with a query text needs more than 8 KiB
@@ -102,13 +103,19 @@ class Server:
         self._app = wrap_app(app, self._config.wsgi_max_body_size, "asgi")
         self._context = WorkerContext(None)
         self._streams: set[BoundedStream] = set()
+        self._lanes = Lanes(app.edge, settings) if settings.lane else None
 
     async def connection(self, stream: trio.SocketStream) -> None:
-        """Serve one connection to its end; later another protocol may look at the stream first."""
+        """Serve one connection to its end: in the lane as long as it stays there, then in Hypercorn."""
         bounded = BoundedStream(stream, self._settings.request_read_seconds_max)
         self._streams.add(bounded)
         try:
             with bounded.scope:
+                if self._lanes is not None:
+                    begun = await self._lanes.serve(bounded)
+                    if begun is None:
+                        return
+                    bounded.give_back(begun)
                 await _Protocol(self._app, self._config, self._context, ConnectionState({}), bounded)  # type: ignore[arg-type]
         except* Exception:  # noqa: BLE001  # logged with its traceback; the other connections go on
             _log.exception("connection failed")
@@ -119,6 +126,8 @@ class Server:
     async def finish(self, connections: trio.Nursery) -> None:
         """End idle connections now, the others when they are done, all of them when the time is over."""
         await self._context.terminated.set()
+        if self._lanes is not None:
+            self._lanes.end_idle()
         connections.cancel_scope.deadline = trio.current_time() + self._settings.shutdown_seconds_max
         connections.start_soon(self._abort_at_the_end)
 
@@ -165,9 +174,17 @@ class BoundedStream:
         self._send_seconds_max = send_seconds_max
         self.socket = stream.socket
         self.scope = trio.CancelScope()
+        self._given_back = b""
+
+    def give_back(self, received: bytes) -> None:
+        """Let `received` be received once more, before everything else."""
+        self._given_back = received
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """As trio's."""
+        if self._given_back:
+            received, self._given_back = self._given_back, b""
+            return received
         return await self._stream.receive_some(max_bytes)
 
     async def send_all(self, data: bytes) -> None:

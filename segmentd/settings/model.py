@@ -41,6 +41,7 @@ class ServerSettings(Section, frozen=True, kw_only=True):
     keep_alive_seconds_max: Seconds = 75
     request_read_seconds_max: Seconds = 30
     connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    lane: bool = True
 
     @property
     def address(self) -> tuple[str, int]:
