@@ -1,4 +1,7 @@
-"""What matters on the wire: a real Hypercorn on a loopback port, real sockets."""
+"""What matters on the wire: a real server on a loopback port, real sockets, on both roads in.
+
+Without the lane every request goes through Hypercorn, whose own connections are under test then.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -15,6 +18,17 @@ from tests.http.world import PUBLIC, World, event, settings_with
 ONE = json.dumps(event()).encode()
 HEAD = b"POST /v3/events HTTP/1.1\r\nhost: x\r\nx-api-key: test-public\r\n"
 PATIENCE_SECONDS = 20  # only to end a test that would hang; nothing is measured
+
+
+@pytest.fixture(params=[False, True], ids=["hypercorn", "lane"])
+def lane(request: pytest.FixtureRequest) -> bool:
+    taken: bool = request.param
+    return taken
+
+
+@pytest.fixture
+def world(lane: bool) -> World:
+    return World(settings_with(server=ServerSettings(lane=lane)))
 
 
 @asynccontextmanager
@@ -132,8 +146,8 @@ async def test_without_a_key_an_oversized_upload_is_forbidden_and_nothing_else(s
     assert (answer.status_code, answer.json()) == (403, {"message": "Forbidden"})
 
 
-async def test_a_body_that_does_not_come_is_408_and_the_connection_ends(nursery: trio.Nursery) -> None:
-    server = await start(World(settings_with(server=ServerSettings(request_read_seconds_max=0.2))), nursery)
+async def test_a_body_that_does_not_come_is_408_and_the_connection_ends(lane: bool, nursery: trio.Nursery) -> None:
+    server = await start(World(settings_with(server=ServerSettings(lane=lane, request_read_seconds_max=0.2))), nursery)
     async with connected(server.port) as stream:
         await stream.send_all(HEAD + b"content-length: 100\r\n\r\n{")
         received = await everything(stream)
@@ -188,8 +202,8 @@ async def test_a_client_that_only_closes_its_sending_side_gets_its_answer(served
     assert received.startswith(b"HTTP/1.1 202")
 
 
-async def test_a_client_that_never_reads_loses_its_connection(nursery: trio.Nursery) -> None:
-    world = World(settings_with(server=ServerSettings(request_read_seconds_max=0.3)))
+async def test_a_client_that_never_reads_loses_its_connection(lane: bool, nursery: trio.Nursery) -> None:
+    world = World(settings_with(server=ServerSettings(lane=lane, request_read_seconds_max=0.3)))
     server = await start(world, nursery)
     socket = trio.socket.socket()
     socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 4096)
@@ -238,8 +252,8 @@ async def test_a_request_that_comes_while_draining_is_503_and_the_connection_end
     assert not served.world.store.memberships
 
 
-async def test_shutdown_does_not_wait_for_ever(nursery: trio.Nursery) -> None:
-    world = World(settings_with(server=ServerSettings(shutdown_seconds_max=0.2)))
+async def test_shutdown_does_not_wait_for_ever(lane: bool, nursery: trio.Nursery) -> None:
+    world = World(settings_with(server=ServerSettings(lane=lane, shutdown_seconds_max=0.2)))
     server = await start(world, nursery)
     world.store.gate = trio.Event()
     async with connected(server.port) as stuck:
@@ -249,19 +263,20 @@ async def test_shutdown_does_not_wait_for_ever(nursery: trio.Nursery) -> None:
         await server.stopped.wait()
 
 
-async def test_more_connections_than_allowed_wait_their_turn(nursery: trio.Nursery) -> None:
-    server = await start(World(settings_with(server=ServerSettings(connections_max=1))), nursery)
+async def test_more_connections_than_allowed_wait_their_turn(lane: bool, nursery: trio.Nursery) -> None:
+    server = await start(World(settings_with(server=ServerSettings(lane=lane, connections_max=1))), nursery)
     request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
-    async with connected(server.port) as second, connected(server.port) as first:
-        # Which of the two is accepted first is the kernel's choice of order: the one that connected first.
-        await second.send_all(request)
-        assert (await one_answer(second))[0] == 200
+    async with connected(server.port) as first, connected(server.port) as second:
         await first.send_all(request)
-        with trio.move_on_after(0.3) as waiting:
-            await one_answer(first)
-        assert waiting.cancelled_caught
-        await second.aclose()
         assert (await one_answer(first))[0] == 200
+        await second.send_all(request)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        with trio.move_on_after(0.2) as waiting:
+            await second.receive_some()
+        assert waiting.cancelled_caught
+        # A client that has left makes room at once, not when its keep-alive time is over.
+        await first.aclose()
+        assert (await one_answer(second))[0] == 200
     server.stop.set()
 
 
