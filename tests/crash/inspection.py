@@ -70,7 +70,9 @@ def _ask(client: httpx.Client, identifiers: Sequence[str]) -> Iterator[list[str]
 def _size(client: httpx.Client, segment: str) -> int:
     body = {"query": "query($name: String!) { audience(name: $name) { size } }", "variables": {"name": segment}}
     answer = client.post("/v3/graphql", json=body)
-    size: int = answer.json()["data"]["audience"]["size"]
+    audience = answer.json()["data"]["audience"]
+    assert audience is not None, f"the segment {segment} is gone: {answer.text}"
+    size: int = audience["size"]
     return size
 
 

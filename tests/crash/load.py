@@ -84,7 +84,9 @@ class SegmentClient:
         except httpx.TransportError as error:
             _raise_if_timeout(error)
             return
-        if audience is None:
+        if answer.status_code == 503:
+            self.model.attempted = []
+        elif audience is None:
             assert answer.status_code == (404 if self.model.audience is None else 200), answer.text
             self.model.settle(None, 0)
         else:
@@ -142,6 +144,9 @@ def _assert_visible(client: httpx.Client, request: Request) -> None:
         answer = client.post("/v3/graphql", json=body)
     except httpx.TransportError as error:
         _raise_if_timeout(error)
+        return
+    if answer.status_code == 503:
+        # The server is stopping.
         return
     expected = {"data": {"customer": {"audiences": {"edges": [{"node": {"name": MARKER}}]}}}}
     assert answer.json() == expected, f"acknowledged, but not visible: {request.markers[-1]}: {answer.text}"

@@ -82,6 +82,18 @@ class Crashes:
         assert returncode == SIGKILLED, f"expected to die at {point}:{hits}"
         self.check()
 
+    def live_and_be_stopped(self) -> None:
+        """Start, inspect, take load, and be asked to stop: whatever is applied must have been acknowledged."""
+        self.server.start()
+        self.inspect()
+        with self._clients.sending(self.server, self.model):
+            time.sleep(self.random.uniform(0, LIFE_SECONDS_MAX))
+            self.server.terminate()
+        # A request on a connection that was closed as idle was never read, so it counts as refused.
+        self.model.refused += self.model.unknown
+        self.model.unknown.clear()
+        self.check()
+
     def live_to_the_end(self) -> None:
         """Start, inspect everything ever sent, stop in peace, and be clean."""
         self.server.start()
@@ -97,7 +109,13 @@ class Crashes:
         # What churns is asked for again each time; a marker never changes after its request.
         self._inspected = {each for each in self.model.winners if "churn" not in each}
 
+    def told(self) -> str:
+        """What the clients know by now; shown with a failed test."""
+        model = self.model
+        return f"{len(model.winners)} identifiers, {len(model.unknown)} requests unknown, {len(model.refused)} refused"
+
     def check(self) -> None:
+        print(self.told())
         checked = self.server.check()
         assert checked.returncode == 0, f"segmentd check:\n{checked.stdout}{checked.stderr}"
 
@@ -122,4 +140,10 @@ def test_every_promise_survives_a_kill_at_any_moment(crashes: Crashes) -> None:
 def test_every_promise_survives_a_death_at_a_named_point(crashes: Crashes, point: str) -> None:
     for _ in range(LIVES_NAMED):
         crashes.live_until(point)
+    crashes.live_to_the_end()
+
+
+def test_a_stop_under_load_leaves_nothing_applied_that_was_not_acknowledged(crashes: Crashes) -> None:
+    for _ in range(LIVES_NAMED):
+        crashes.live_and_be_stopped()
     crashes.live_to_the_end()
