@@ -33,7 +33,7 @@ def test_a_made_key_opens_what_its_right_allows(path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("secret", [None, "", "wrong", "x" * 100_000, "é\ud800"[:1]])
+@pytest.mark.parametrize("secret", [None, "", "wrong", "x" * 100_000, "é"])
 def test_anything_else_opens_nothing(path: Path, secret: str | None) -> None:
     keyfile.create(path, "public")
     assert Keyring({}, path).authenticate(secret) is None
