@@ -37,7 +37,7 @@ HEADER_BYTES_MAX: Final = 32_768  # request line and headers together; a GET wit
 # Hypercorn ends a connection after this many requests; SDKs keep theirs for days.
 REQUESTS_PER_CONNECTION_MAX: Final = 1_000_000
 BACKLOG_MAX: Final = 4_096
-ABORT_SECONDS: Final = 1.0  # how long cancelled connections may take before their sockets are torn down
+_LOOK_SECONDS: Final = 0.05  # how often the end of the last connection is looked for while shutting down
 
 _log = structlog.get_logger(__name__)
 
@@ -133,10 +133,9 @@ class Server:
 
     async def _abort_at_the_end(self) -> None:
         """Hypercorn's shields outlive cancellation; a closed socket ends them."""
-        step = 0.05
         while self._streams:
             try:
-                await trio.sleep(step)
+                await trio.sleep(_LOOK_SECONDS)
             except trio.Cancelled:
                 for stream in list(self._streams):
                     stream.abort()
