@@ -75,7 +75,8 @@ def test_what_a_file_leaves_out_has_its_default(write: Write) -> None:
         ),
         (
             "[storage]\njournal_map_bytes = 1",
-            "[storage] journal_map_bytes: expected an integer from 1048576 to 17592186044416, a multiple of 4096 (got 1)",
+            "[storage] journal_map_bytes: "
+            "expected an integer from 1048576 to 17592186044416, a multiple of 4096 (got 1)",
         ),
     ],
 )
