@@ -1,4 +1,4 @@
-"""Imports point one way: http, graphql → runtime → storage → domain. Only service.py and cli.py see all."""
+"""Imports point one way: http, graphql → runtime → storage → domain. Only service.py, cli.py and commands see all."""
 
 import ast
 import sys
@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "graphql": {"runtime", "domain", "settings"},
     "http": {"graphql", "runtime", "domain", "settings", *ALONE},
     "service": {"http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
-    "cli": {"service", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
+    "commands": {"service", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
+    "cli": {"commands", "service", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
     "__main__": {"cli"},
 }
 
@@ -50,7 +51,7 @@ OWNED = {
     "quart": {"http"},
     "quart_trio": {"http"},
     "hypercorn": {"http", "service"},
-    "click": {"cli"},
+    "click": {"cli", "commands"},
     "prometheus_client": {"telemetry"},
 }
 

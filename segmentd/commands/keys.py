@@ -1,0 +1,101 @@
+"""`segmentd keys`: create, list and revoke API keys in the data folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from segmentd.commands.options import Failure, configured, settings_of
+
+
+@click.group()
+def keys() -> None:
+    """Create, list and revoke API keys.
+
+    A "public" key sends events and reads GraphQL: it is meant for SDKs and web pages. A "private" key may do
+    everything. Keys are in keys.json in the data folder, as hashes; a running server sees a change within a second.
+
+    \b
+    To rotate a key: create the new one, move the clients over, revoke the old one.
+    """
+
+
+@keys.command("create")
+@configured
+@click.option("--right", type=click.Choice(["public", "private"]), required=True, help="What the key may do.")
+@click.option("--id", "key_id", metavar="ID", help="Name of the key, to list and revoke it by. Without it: at random.")
+def create_key(config: Path | None, data: str | None, right: Literal["public", "private"], key_id: str | None) -> None:
+    """Create a key and print its secret.
+
+    The secret is shown this once and stored nowhere.
+
+    \b
+    Examples:
+      segmentd keys create --config segmentd.toml --right public --id shop
+      SECRET=$(segmentd keys create --config segmentd.toml --right private --id nightly-import)
+    """
+    from segmentd import keyfile
+
+    settings = settings_of(config, data)
+    if key_id in settings.keys:
+        raise Failure(f"the key {key_id!r} is in the configuration already")
+    path = keyfile.path_in(Path(settings.storage.path))
+    try:
+        created, secret = keyfile.create(path, right, key_id)
+    except keyfile.KeyFileError as error:
+        raise Failure(str(error)) from None
+    click.echo(f"created the {right} key {created} in {path}; its secret is not shown again:", err=True)
+    click.echo(secret)
+
+
+@keys.command("list")
+@configured
+def list_keys(config: Path | None, data: str | None) -> None:
+    """List the keys.
+
+    Id, right, when it was created, and where it is: in the configuration or in the data folder.
+
+    \b
+    Example:
+      segmentd keys list --config segmentd.toml
+    """
+    from segmentd import keyfile
+
+    settings = settings_of(config, data)
+    path = keyfile.path_in(Path(settings.storage.path))
+    try:
+        stored = keyfile.list_keys(path)
+    except keyfile.KeyFileError as error:
+        raise Failure(str(error)) from None
+    rows = [("ID", "RIGHT", "CREATED", "WHERE")]
+    rows += [(key_id, key.right, "-", "configuration") for key_id, key in sorted(settings.keys.items())]
+    rows += [(key_id, key.right, key.created, str(path)) for key_id, key in stored]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for key_id, right, created, where in rows:
+        click.echo(f"{key_id:<{widths[0]}}  {right:<{widths[1]}}  {created:<{widths[2]}}  {where}")
+
+
+@keys.command("revoke")
+@configured
+@click.argument("key_id", metavar="ID")
+def revoke_key(config: Path | None, data: str | None, key_id: str) -> None:
+    """Revoke the key ID.
+
+    A running server refuses it within a second.
+
+    \b
+    Example:
+      segmentd keys revoke --config segmentd.toml shop
+    """
+    from segmentd import keyfile
+
+    settings = settings_of(config, data)
+    if key_id in settings.keys:
+        raise Failure(f"the key {key_id!r} is in the configuration: remove [keys.{key_id}] there")
+    try:
+        keyfile.revoke(keyfile.path_in(Path(settings.storage.path)), key_id)
+    except keyfile.KeyFileError as error:
+        raise Failure(str(error)) from None
+    click.echo(f"revoked the key {key_id}", err=True)
