@@ -79,8 +79,8 @@ def commands() -> None:
 def serve(config: Path | None, data: str | None, listen: str | None) -> int:
     """Serve until SIGTERM or SIGINT.
 
-    Prints "listening on http://HOST:PORT" on stdout when requests are accepted, and the log on stderr. On SIGTERM it
-    stops accepting, finishes what it took, and exits with 0.
+    Prints "listening on http://HOST:PORT" on stdout as soon as it accepts connections, and the log on stderr; /readyz
+    answers 200 when the data is read. On SIGTERM it stops accepting, finishes what it took, and exits with 0.
 
     \b
     Examples:
