@@ -66,7 +66,7 @@ def _check_index(index: Index, report: CheckReport) -> None:
             stored = members.get(row)
             if stored is None:
                 report.differ(f"members: {_shown(key)} is qualified in audience {audience} but not listed there")
-            elif V_VALUE.unpack(stored)[0] != v:
+            elif stored != V_VALUE.pack(v):
                 report.differ(f"members: {_shown(key)} in audience {audience} is listed with another time")
         report.members = index.entries(txn, "members")
         if report.members != sum(counted.values()):

@@ -18,7 +18,7 @@ from segmentd.domain.segments import SegmentRecord
 from segmentd.storage.failpoints import hit
 from segmentd.storage.index import AUDIENCE_KEY, V_VALUE, AudienceRow, Index
 from segmentd.storage.journal import Journal
-from segmentd.storage.records import JournalRecord, decode_record
+from segmentd.storage.records import JournalRecord, decode_numbered
 
 _V_MASK = (1 << V_BITS) - 1
 
@@ -41,6 +41,8 @@ class _Gathered(msgspec.Struct):
     """key → ms; what `packed` has of such a key came after it was forgotten."""
     audiences: dict[int, str] = {}
     floors: dict[int, int] = {}
+    deleted: dict[int, int] = {}
+    """audience number → ms; its memberships are left to the sweep."""
     last_event_ms: dict[int, int] = {}
     segments: dict[str, SegmentRecord] = {}
     seq: int = 0
@@ -73,7 +75,7 @@ def _gather(journal: Journal, start: int, changes_max: int) -> _Gathered:
         if gathered.changes >= changes_max:
             gathered.more = True
             break
-        record = decode_record(blob)
+        record = decode_numbered(journal.path, seq, blob)
         for changes in (record.changes, record.imported):
             for key, word in changes:
                 held = packed.get(key)
@@ -84,6 +86,9 @@ def _gather(journal: Journal, start: int, changes_max: int) -> _Gathered:
             gathered.forgotten[key] = forgotten_ms
         for number, floor in record.floors:
             gathered.floors[number] = max(floor, gathered.floors.get(number, 0))
+        for number, floor, deleted_ms in record.deleted:
+            gathered.floors[number] = max(floor, gathered.floors.get(number, 0))
+            gathered.deleted[number] = deleted_ms
         gathered.audiences.update(record.audiences)
         gathered.segments.update((segment.segment_id, segment) for segment in record.segments)
         gathered.seq = seq
@@ -104,11 +109,12 @@ def _write(index: Index, txn: lmdb.Transaction, gathered: _Gathered) -> None:
     touched = sizes.keys() | gathered.audiences.keys() | gathered.floors.keys() | gathered.last_event_ms.keys()
     for number in touched:
         row = index.audience(txn, number) or AudienceRow(gathered.audiences[number])
-        changed = AudienceRow(
-            row.audience_id,
+        changed = msgspec.structs.replace(
+            row,
             size=row.size + sizes.get(number, 0),
             floor=max(row.floor, gathered.floors.get(number, 0)),
             last_event_ms=max(row.last_event_ms, gathered.last_event_ms.get(number, 0)),
+            deleted_ms=max(row.deleted_ms, gathered.deleted.get(number, 0)),
         )
         index.put_audience(txn, number, changed)
     _write_forgotten(index, txn, gathered)

@@ -3,7 +3,8 @@
 A process of its own, because folding is steady work for a whole core, and Python's threads would take it from the
 event loop. LMDB may be opened by several processes, so nothing has to be sent but the word to begin. The protocol is
 lines: the parent writes `fold` on standard input; the child answers on standard output with one JSON object for each
-fold (`Folded` and `seconds`), the last with `"more": false`, or with `{"error": "..."}`. End of input ends the child.
+fold (`Folded` and `seconds`), the last with `"more": false`, or with `{"error": "..."}`. To `sweep` it answers with one
+object, about one step of the sweep of deleted audiences. End of input ends the child.
 """
 
 import signal
@@ -16,6 +17,9 @@ import msgspec
 from segmentd.storage.checkpoint import fold
 from segmentd.storage.errors import StorageError
 from segmentd.storage.folder import DataFolder
+from segmentd.storage.index import Index
+from segmentd.storage.journal import Journal
+from segmentd.storage.sweep import sweep
 
 
 class FoldReport(msgspec.Struct, frozen=True):
@@ -24,6 +28,8 @@ class FoldReport(msgspec.Struct, frozen=True):
     seq: int = 0
     changes: int = 0
     more: bool = False
+    swept: list[int] = []
+    """Numbers of deleted audiences of which the index holds nothing any more."""
     seconds: float = 0.0
     error: str | None = None
 
@@ -52,23 +58,31 @@ def main(argument: str) -> int:
     )
     journal = folder.open_journal(read_only=True)
     index = folder.open_index()
-    for _ in sys.stdin:
+    # A predecessor that was killed while it read still pins the pages of its snapshot, and the maps would only grow.
+    journal.reader_check()
+    index.reader_check()
+    for line in sys.stdin:
         more = True
         while more:
-            start = time.perf_counter()
-            try:
-                folded = fold(journal, index, changes_max=arguments.changes_max)
-            except StorageError as error:
-                report = FoldReport(error=str(error))
-            else:
-                seconds = time.perf_counter() - start
-                report = FoldReport(seq=folded.seq, changes=folded.changes, more=folded.more, seconds=seconds)
-            more = report.more
+            report = _step(line.strip(), journal, index, arguments.changes_max)
+            more = report.more and not line.startswith("sweep")
             sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
             sys.stdout.flush()
     index.close()
     journal.close()
     return 0
+
+
+def _step(command: str, journal: Journal, index: Index, changes_max: int) -> FoldReport:
+    start = time.perf_counter()
+    try:
+        if command == "sweep":
+            swept = sweep(index, identifiers_max=changes_max)
+            return FoldReport(more=swept.more, swept=swept.numbers, changes=swept.dropped)
+        folded = fold(journal, index, changes_max=changes_max)
+    except StorageError as error:
+        return FoldReport(error=str(error))
+    return FoldReport(seq=folded.seq, changes=folded.changes, more=folded.more, seconds=time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,15 @@ def open_environment(path: Path, *, map_bytes: int, databases_max: int, read_onl
 
 
 @contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Translate what goes wrong while reading. Raises FolderUnusableError."""
+    try:
+        yield
+    except lmdb.Error as error:
+        raise FolderUnusableError(f"{path}: cannot be read: {error}") from error
+
+
+@contextmanager
 def write_errors(path: Path) -> Iterator[None]:
     """Translate what goes wrong in a write transaction. Raises StoreFullError, StoreFailureError."""
     try:

@@ -42,11 +42,17 @@ class DataFolder:
 
     def open_journal(self, *, read_only: bool = False) -> Journal:
         """Open the journal; at most once a process. Raises FolderUnusableError."""
-        return Journal(self.path / "journal", map_bytes=self._journal_map_bytes, read_only=read_only)
+        journal = Journal(self.path / "journal", map_bytes=self._journal_map_bytes, read_only=read_only)
+        if not read_only:
+            sync_folder(journal.path)
+        return journal
 
     def open_index(self, *, read_only: bool = False) -> Index:
         """Open the index; at most once a process. Raises FolderUnusableError."""
-        return Index(self.path / "index", map_bytes=self._index_map_bytes, read_only=read_only)
+        index = Index(self.path / "index", map_bytes=self._index_map_bytes, read_only=read_only)
+        if not read_only:
+            sync_folder(index.path)
+        return index
 
     def close(self) -> None:
         """Give the lock back."""
@@ -110,6 +116,7 @@ class DataFolder:
         for made in (self.path / "journal", self.path / "index"):
             made.mkdir(exist_ok=True)
         sync_folder(self.path)
+        sync_folder(self.path.resolve().parent)
 
 
 def sync_folder(path: Path) -> None:

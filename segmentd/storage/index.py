@@ -6,12 +6,13 @@ Databases (all in one LMDB environment, so that a fold is one transaction):
 |---|---|---|
 | `memberships` | identifier key | packed words, as in memory |
 | `members` | audience number (u32 BE) + identifier key | `v` (u64 LE); qualified members only |
-| `audiences` | audience number (u32 BE) | msgpack `[id, size, floor, last_event_ms]` (`AudienceRow`) |
+| `audiences` | audience number (u32 BE) | msgpack array of `AudienceRow` |
 | `forgotten` | mark of a forgotten identifier (`Gate.mark`) | when, ms since the epoch (u64 BE) |
 | `segments` | segment id | msgpack of a segment step, deleted ones too (their revision must not go back) |
 | `kinds` | kind number (1 byte) | identifier name |
 | `meta` | `folded_seq` | u64 BE: every journal record up to this one is in here |
 | | `salt` | random bytes that key the marks |
+| | `sweep` | how far the sweep of deleted audiences has come (`storage/sweep.py`) |
 
 One process at a time writes (the checkpointer while a server runs); any number read.
 """
@@ -30,7 +31,7 @@ import msgspec
 from segmentd.domain.gate import SALT_BYTES
 from segmentd.domain.identifiers import KIND_NUMBER_MAX
 from segmentd.domain.segments import SegmentRecord
-from segmentd.storage.environment import open_environment, write_errors
+from segmentd.storage.environment import open_environment, read_errors, write_errors
 from segmentd.storage.errors import StorageError
 from segmentd.storage.records import segment_fields, segment_from_fields
 
@@ -39,6 +40,7 @@ _U64 = Struct(">Q")
 V_VALUE = Struct("<Q")
 _FOLDED_SEQ = b"folded_seq"
 _SALT = b"salt"
+_SWEEP = b"sweep"
 _DATABASES = ("memberships", "members", "audiences", "segments", "kinds", "forgotten", "meta")
 
 
@@ -52,6 +54,10 @@ class AudienceRow(msgspec.Struct, frozen=True, array_like=True):
     """See `segmentd.domain.gate`."""
     last_event_ms: int = 0
     """The largest `ts` of its events, 0 if there was none."""
+    deleted_ms: int = 0
+    """When it was deleted, 0 if it lives. The row stays: its floor keeps replays of old events from bringing it back."""
+    swept: bool = False
+    """A deleted audience of which no membership is left in the index."""
 
 
 class Index:
@@ -61,7 +67,8 @@ class Index:
         """Open the index in the folder `path`. Raises FolderUnusableError."""
         self.path = path
         self._env = open_environment(path, map_bytes=map_bytes, databases_max=len(_DATABASES), read_only=read_only)
-        handles = {name: self._env.open_db(name.encode(), create=not read_only) for name in _DATABASES}
+        with read_errors(path):
+            handles = {name: self._env.open_db(name.encode(), create=not read_only) for name in _DATABASES}
         self.memberships_db, self.members_db = handles["memberships"], handles["members"]
         self.audiences_db, self.segments_db = handles["audiences"], handles["segments"]
         self.forgotten_db = handles["forgotten"]
@@ -69,8 +76,8 @@ class Index:
 
     @contextmanager
     def reading(self) -> Iterator[lmdb.Transaction]:
-        """One consistent snapshot. Keep it short or old pages pile up."""
-        with self._env.begin() as txn:
+        """One consistent snapshot. Keep it short or old pages pile up. Raises FolderUnusableError."""
+        with read_errors(self.path), self._env.begin() as txn:
             yield txn
 
     @contextmanager
@@ -87,9 +94,25 @@ class Index:
     def set_folded_seq(self, txn: lmdb.Transaction, seq: int) -> None:
         txn.put(_FOLDED_SEQ, _U64.pack(seq), db=self._meta_db)
 
-    def memberships(self, txn: lmdb.Transaction) -> Iterator[tuple[bytes, bytes]]:
-        """(identifier key, packed words) in key order."""
-        return cast("Iterator[tuple[bytes, bytes]]", txn.cursor(self.memberships_db).iternext())
+    def memberships(self, txn: lmdb.Transaction, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """(identifier key, packed words) in key order, of the keys behind `after`."""
+        cursor = txn.cursor(self.memberships_db)
+        # The least key behind `after` is `after` and a zero byte.
+        if after and not cursor.set_range(after + b"\0"):
+            return iter(())
+        return cast("Iterator[tuple[bytes, bytes]]", cursor.iternext())
+
+    def sweep_state(self, txn: lmdb.Transaction) -> tuple[list[int], bytes]:
+        """(numbers of the audiences that are being swept, the last key that was looked at)."""
+        stored = txn.get(_SWEEP, db=self._meta_db)
+        numbers, after = msgpack.unpackb(stored) if stored else ([], b"")
+        return numbers, after
+
+    def set_sweep_state(self, txn: lmdb.Transaction, numbers: list[int], after: bytes) -> None:
+        if numbers:
+            txn.put(_SWEEP, msgpack.packb((numbers, after)), db=self._meta_db)
+        else:
+            txn.delete(_SWEEP, db=self._meta_db)
 
     def members(self, txn: lmdb.Transaction) -> Iterator[tuple[int, bytes, int]]:
         """(audience number, identifier key, v) in key order."""

@@ -10,11 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
 
-from segmentd.storage.environment import open_environment, write_errors
+import lmdb
+
+from segmentd.storage.environment import open_environment, read_errors, write_errors
+from segmentd.storage.errors import StoreFullError
 
 _SEQ = Struct(">Q")
 # Removing a record costs about a microsecond and dirties a page; a bound keeps every commit short.
 CUT_RECORDS_MAX = 1_000
+CUT_RESERVE_BYTES = 4 * 1024 * 1024
+"""A deletion copies the pages that it changes, and a full map has none left; this much is added for it alone."""
+_NO_RECORD = b"\xff" * 8
+"""A key that no record can ever have."""
 
 
 class Journal:
@@ -23,12 +30,16 @@ class Journal:
     def __init__(self, path: Path, *, map_bytes: int, read_only: bool = False) -> None:
         """Open the journal in the folder `path`. Raises FolderUnusableError."""
         self.path = path
-        self._env = open_environment(path, map_bytes=map_bytes, databases_max=0, read_only=read_only)
+        self._map_bytes = map_bytes
+        mapped = map_bytes + CUT_RESERVE_BYTES if read_only else map_bytes
+        self._env = open_environment(path, map_bytes=mapped, databases_max=0, read_only=read_only)
         # Both in memory for the owner; readers ask the environment.
         self._held: deque[tuple[int, int]] = deque()
         self._next_seq = 1
         self.bytes_held = 0
         """Bytes of all records that are not cut yet."""
+        self.oldest_seq = 0
+        """Number of the oldest record that is not cut yet, 0 if there is none."""
         if not read_only:
             for seq, blob in self.records(0):
                 self._hold(seq, len(blob))
@@ -53,23 +64,17 @@ class Journal:
         Returns its sequence number. Raises StoreFullError (nothing was written), StoreFailureError (outcome unknown).
         Blocking (one fsync): call in a worker thread, one call at a time.
         """
-        seq = self._next_seq
-        cut = 0
-        with write_errors(self.path), self._env.begin(write=True) as txn:
-            for held_seq, _ in self._held:
-                if held_seq > cut_to or cut >= CUT_RECORDS_MAX:
-                    break
-                txn.delete(_SEQ.pack(held_seq))
-                cut += 1
-            txn.put(_SEQ.pack(seq), blob, append=True)
-        for _ in range(cut):
-            self.bytes_held -= self._held.popleft()[1]
-        self._hold(seq, len(blob))
-        return seq
+        try:
+            return self._append(blob, cut_to)
+        except StoreFullError:
+            if not 0 < self.oldest_seq <= cut_to:
+                raise
+        self._cut_alone(cut_to)
+        return self._append(blob, cut_to)
 
     def records(self, after: int) -> Iterator[tuple[int, bytes]]:
         """(seq, record) of every record with seq > after, in order, from one consistent snapshot."""
-        with self._env.begin() as txn, txn.cursor() as cursor:
+        with read_errors(self.path), self._env.begin() as txn, txn.cursor() as cursor:
             if cursor.set_range(_SEQ.pack(after + 1)):
                 for key, blob in cursor.iternext():
                     yield _SEQ.unpack(key)[0], blob
@@ -92,7 +97,46 @@ class Journal:
         """Close the environment; nothing may be under way."""
         self._env.close()
 
+    def _append(self, blob: bytes, cut_to: int) -> int:
+        seq = self._next_seq
+        with write_errors(self.path), self._env.begin(write=True) as txn:
+            cut = self._delete(txn, cut_to)
+            txn.put(_SEQ.pack(seq), blob, append=True)
+        self._forget(cut)
+        self._hold(seq, len(blob))
+        return seq
+
+    def _cut_alone(self, cut_to: int) -> None:
+        """Make room in a full map: a record that comes with a cut cannot have the pages that the cut sets free."""
+        self._env.set_mapsize(max(self._map_bytes, self.map_bytes_used()) + CUT_RESERVE_BYTES)
+        try:
+            with write_errors(self.path), self._env.begin(write=True) as txn:
+                cut = self._delete(txn, cut_to)
+            self._forget(cut)
+            # LMDB gives freed pages to the second transaction after; this is the first, and changes nothing.
+            with write_errors(self.path), self._env.begin(write=True) as txn:
+                txn.put(_NO_RECORD, b"")
+                txn.delete(_NO_RECORD)
+        finally:
+            self._env.set_mapsize(self._map_bytes)
+
+    def _delete(self, txn: lmdb.Transaction, cut_to: int) -> int:
+        """Delete the oldest records up to `cut_to`, at most CUT_RECORDS_MAX; returns how many."""
+        cut = 0
+        for held_seq, _ in self._held:
+            if held_seq > cut_to or cut >= CUT_RECORDS_MAX:
+                break
+            txn.delete(_SEQ.pack(held_seq))
+            cut += 1
+        return cut
+
+    def _forget(self, cut: int) -> None:
+        for _ in range(cut):
+            self.bytes_held -= self._held.popleft()[1]
+        self.oldest_seq = self._held[0][0] if self._held else 0
+
     def _hold(self, seq: int, size: int) -> None:
         self._held.append((seq, size))
+        self.oldest_seq = self.oldest_seq or seq
         self.bytes_held += size
         self._next_seq = max(self._next_seq, seq + 1)

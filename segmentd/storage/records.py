@@ -10,11 +10,13 @@ of what one fsync made durable. Keys that are absent had nothing.
 | `i` | membership changes by imports, in the same form |
 | `f` | new floors: `[[audience number, v], ...]` |
 | `g` | forgotten identifiers: `[[identifier key, ms], ...]`; they come after all changes of the record |
+| `d` | deleted audiences: `[[audience number, floor v, ms], ...]`; after all changes of the record, the number is dead |
 | `s` | segment steps: `[[id, revision, definition, updated_ms], ...]` |
 
 A definition is `[audience id, description, metadata]`, or nil where the segment was deleted.
 """
 
+from pathlib import Path
 from struct import Struct
 from typing import Any
 from zlib import crc32
@@ -40,6 +42,7 @@ class JournalRecord(msgspec.Struct):
     imported: list[Word] = []
     floors: list[tuple[int, int]] = []
     forgotten: list[tuple[bytes, int]] = []
+    deleted: list[tuple[int, int, int]] = []
     audiences: list[tuple[int, str]] = []
     segments: list[SegmentRecord] = []
 
@@ -57,6 +60,8 @@ def encode_record(record: JournalRecord) -> bytes:
         fields["f"] = record.floors
     if record.forgotten:
         fields["g"] = record.forgotten
+    if record.deleted:
+        fields["d"] = record.deleted
     if record.segments:
         fields["s"] = [segment_fields(segment) for segment in record.segments]
     packed: bytes = msgpack.packb(fields)
@@ -65,17 +70,27 @@ def encode_record(record: JournalRecord) -> bytes:
 
 def decode_record(blob: bytes) -> JournalRecord:
     """Read a record. Raises DamagedRecordError."""
-    if blob[:4] != _CRC.pack(crc32(blob[4:])):
-        raise DamagedRecordError("a journal record is damaged: its checksum is wrong")
+    # Four zero bytes would carry the right checksum of nothing.
+    if len(blob) <= _CRC.size or blob[:4] != _CRC.pack(crc32(blob[4:])):
+        raise DamagedRecordError("is damaged, its checksum is wrong")
     fields = msgpack.unpackb(blob[4:], use_list=False)
     return JournalRecord(
         changes=fields.get("c", ()),
         imported=fields.get("i", ()),
         floors=fields.get("f", ()),
         forgotten=fields.get("g", ()),
+        deleted=fields.get("d", ()),
         audiences=fields.get("a", ()),
         segments=[segment_from_fields(segment) for segment in fields.get("s", ())],
     )
+
+
+def decode_numbered(path: Path, seq: int, blob: bytes) -> JournalRecord:
+    """Read record `seq` of the journal in `path`. Raises DamagedRecordError that names it."""
+    try:
+        return decode_record(blob)
+    except DamagedRecordError as error:
+        raise DamagedRecordError(f"{path}: record {seq}: {error}") from error
 
 
 def segment_fields(record: SegmentRecord) -> tuple[Any, ...]:

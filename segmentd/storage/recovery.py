@@ -6,9 +6,10 @@ import msgspec
 
 from segmentd.domain.segments import SegmentRecord
 from segmentd.domain.shard import Word
-from segmentd.storage.index import Index
+from segmentd.storage.errors import StorageError
+from segmentd.storage.index import AudienceRow, Index
 from segmentd.storage.journal import Journal
-from segmentd.storage.records import decode_record
+from segmentd.storage.records import decode_numbered
 
 PROGRESS_IDENTIFIERS = 500_000
 """`progress` is called once in so many identifiers."""
@@ -20,6 +21,8 @@ class Recovered(msgspec.Struct):
     audiences: dict[int, str] = {}
     sizes: dict[int, int] = {}
     floors: dict[int, int] = {}
+    deleted: dict[int, AudienceRow] = {}
+    """Rows of the audiences that were deleted; what memory holds of those that are not `swept` must go."""
     forgotten: dict[bytes, int] = {}
     """Marks, see `segmentd.domain.gate`."""
     segments: dict[str, SegmentRecord] = {}
@@ -50,6 +53,8 @@ def recover(
         for number, row in index.audiences(txn):
             recovered.audiences[number] = row.audience_id
             recovered.sizes[number] = row.size
+            if row.deleted_ms:
+                recovered.deleted[number] = row
             if row.floor:
                 recovered.floors[number] = row.floor
         recovered.forgotten = dict(index.forgotten(txn))
@@ -60,13 +65,20 @@ def recover(
             if not recovered.identifiers % PROGRESS_IDENTIFIERS:
                 progress(recovered.identifiers)
     begin_fold(recovered)
-    for _, blob in journal.records(recovered.folded_seq):
-        record = decode_record(blob)
+    for seq, blob in journal.records(recovered.folded_seq):
+        expected = recovered.folded_seq + recovered.journal_records + 1
+        if seq != expected:
+            raise StorageError(f"{journal.path}: record {expected} is missing, the next one is {seq}")
+        record = decode_numbered(journal.path, seq, blob)
         recovered.audiences.update(record.audiences)
         recovered.segments.update((segment.segment_id, segment) for segment in record.segments)
         fold(record.changes)
         fold(record.imported)
         for number, floor in record.floors:
+            recovered.floors[number] = max(floor, recovered.floors.get(number, 0))
+        for number, floor, deleted_ms in record.deleted:
+            row = AudienceRow(recovered.audiences[number], floor=floor, deleted_ms=deleted_ms)
+            recovered.deleted[number] = row
             recovered.floors[number] = max(floor, recovered.floors.get(number, 0))
         for key, forgotten_ms in record.forgotten:
             forget(key, forgotten_ms)
