@@ -1,0 +1,62 @@
+"""What LMDB's errors mean here: full, failed, or unreadable; and that a full index is left as it was."""
+
+import errno
+import os
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from segmentd.domain.membership import word_of
+from segmentd.storage.checkpoint import fold
+from segmentd.storage.environment import read_errors, write_errors
+from segmentd.storage.errors import FolderUnusableError, StoreFailureError, StoreFullError
+from segmentd.storage.folder import DataFolder
+from tests.storage.stored import MAP_BYTES, Store
+
+PATH = Path("store")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (lmdb.MapFullError("mdb_put: MDB_MAP_FULL"), "store: the LMDB map is full; raise its map_bytes setting"),
+        (lmdb.Error(f"mdb_txn_commit: {os.strerror(errno.ENOSPC)}"), "store: no space left on the disk"),
+        (lmdb.Error(f"mdb_txn_commit: {os.strerror(errno.EDQUOT)}"), "store: no space left on the disk"),
+        (OSError(errno.ENOSPC, "x"), "store: no space left on the disk"),
+    ],
+)
+def test_no_room_means_that_nothing_was_written_and_writing_may_go_on(error: Exception, message: str) -> None:
+    with pytest.raises(StoreFullError, match=message), write_errors(PATH):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [lmdb.Error(f"mdb_txn_commit: {os.strerror(errno.EIO)}"), lmdb.PanicError("x"), OSError(errno.EIO, "x")]
+)
+def test_anything_else_while_writing_leaves_the_outcome_unknown(error: Exception) -> None:
+    with pytest.raises(StoreFailureError, match="store: "), write_errors(PATH):
+        raise error
+
+
+def test_an_error_while_reading_is_named() -> None:
+    with pytest.raises(FolderUnusableError, match="store: cannot be read: x"), read_errors(PATH):
+        raise lmdb.CorruptedError("x")
+
+
+def test_a_fold_into_a_full_index_changes_nothing_and_succeeds_in_a_larger_one(tmp_path: Path) -> None:
+    small = DataFolder(tmp_path, journal_map_bytes=MAP_BYTES, index_map_bytes=256 * 1024)
+    store = Store(small)
+    store.append([(b"\0first", word_of(1, 2))])
+    store.fold_all()
+    store.append([(b"\0%06d" % number + b"x" * 200, word_of(1, 2)) for number in range(2_000)])
+    with pytest.raises(StoreFullError, match="index: the LMDB map is full"):
+        fold(store.journal, store.index, changes_max=10_000)
+    store.assert_index_is_state_at(1)
+    store.close()
+    store.folder = DataFolder(tmp_path, journal_map_bytes=MAP_BYTES, index_map_bytes=MAP_BYTES, lock=False)
+    store.journal, store.index = store.folder.open_journal(), store.folder.open_index()
+    store.fold_all()
+    store.assert_index_is(store.state)
+    store.close()
+    small.close()
