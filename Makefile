@@ -20,10 +20,10 @@ serve: $(VENV)/.installed
 	@exec $(BIN)/segmentd serve --config config/development.toml
 
 # -rs: every skipped test says why.
-test: $(VENV)/.installed-test tools
+test: $(VENV)/.installed-all tools
 	$(BIN)/pytest -rs
 
-check: $(VENV)/.installed-test
+check: $(VENV)/.installed-all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -41,8 +41,8 @@ $(VENV)/.installed: $(VENV)/.made $(REQUIREMENTS)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.made $(REQUIREMENTS)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+$(VENV)/.installed-all: $(VENV)/.made $(REQUIREMENTS)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,bench,zstd]'
 	@touch $@ $(VENV)/.installed
 
 # Moves every pinned version to the newest that pyproject.toml allows.

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -45,6 +46,7 @@ def without_time(answer: Any) -> Any:
     return answer
 
 
+@pytest.mark.skipif(shutil.which("curl") is None and os.environ.get("CI") != "true", reason="the tour needs curl")
 def test_the_tour_is_answered_as_printed(server: ServerProcess) -> None:
     tour = blocks(section("A tour"))
     assert [block.language for block in tour] == ["sh", "json"] * len(CALLS)
