@@ -5,6 +5,7 @@ Owns the set-up and the context that ties a line to the request it belongs to. N
 Invariants:
 1. Nothing of the log goes to stdout; stdout has the start line and what commands print.
 2. A line written while a request is served carries its `request_id`, and its `traceparent` if it had one.
+3. A traceback never shows the values of variables: they may be secrets or people's identifiers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Literal, TextIO
 
 import msgspec
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 LIBRARY_LEVEL = logging.WARNING  # Libraries tell of their normal work at `info`; that is ours to tell.
@@ -43,11 +45,7 @@ def configure(form: Literal["json", "human"], level: str, stream: TextIO | None 
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    last: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-        if form == "json"
-        else [structlog.dev.ConsoleRenderer(colors=target.isatty())]
-    )
+    last = _last(form, colors=target.isatty())
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -55,6 +53,14 @@ def configure(form: Literal["json", "human"], level: str, stream: TextIO | None 
         cache_logger_on_first_use=False,
     )
     _configure_libraries(target, max(number, LIBRARY_LEVEL), shared, last)
+
+
+def _last(form: Literal["json", "human"], *, colors: bool) -> list[Processor]:
+    """What turns an event into a line. Both of structlog's own choices for tracebacks would show local variables."""
+    if form == "json":
+        tracebacks = ExceptionDictTransformer(show_locals=False)
+        return [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
+    return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)]
 
 
 def _configure_libraries(target: TextIO, level: int, shared: list[Processor], last: list[Processor]) -> None:

@@ -2,18 +2,21 @@
 
 import io
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import pytest
 import structlog
 
 from segmentd import logs
 from segmentd.domain import refusals
+from segmentd.domain.events import Change
 from segmentd.domain.refusals import Refusal
 from segmentd.http import errors
 from segmentd.http.errors import STATUS_OF, EdgeRefusal, status_of, timestamp
 from segmentd.settings import CorsSettings, LogSettings
-from tests.http.world import PRIVATE, PUBLIC, World, definition, event, header, read, settings_with
+from tests.http.world import PRIVATE, PUBLIC, MemoryStore, World, definition, event, header, read, settings_with
 
 ONE = json.dumps(event()).encode()
 PROBLEM = {"accept": "application/problem+json, application/json;q=0.5"}
@@ -159,6 +162,35 @@ async def test_what_breaks_is_500_with_the_request_id_and_a_log_line(world: Worl
     (line,) = lines(log)
     assert (line["level"], line["request_id"], line["traceparent"]) == ("error", "mine", "00-ab-cd-01")
     assert "the secret reason" in json.dumps(line["exception"])
+
+
+@pytest.mark.parametrize("form", ["json", "human"])
+async def test_a_traceback_in_the_log_shows_no_values(world: World, form: Literal["json", "human"]) -> None:
+    class Breaks(MemoryStore):
+        async def apply(self, changes: Sequence[Change]) -> None:
+            secret = f"what {changes[0][0]!r} must not tell"
+            raise RuntimeError(str(len(secret)))
+
+    stream = io.StringIO()
+    logs.configure(form, "debug", stream)
+    world.store.__class__ = Breaks
+    answer = await world.ask("POST", "/v3/events", PUBLIC, ONE)
+    logging.getLogger("library").error("failed", exc_info=_error_with("test-public"))
+    structlog.reset_defaults()
+    shown = stream.getvalue()
+    assert answer.status == 500
+    assert "RuntimeError" in shown
+    assert "ValueError" in shown
+    for value in ("must not tell", "u-17", "test-public"):
+        assert value not in shown
+
+
+def _error_with(secret: str) -> ValueError:
+    """An error whose traceback has a local variable with `secret`."""
+    try:
+        raise ValueError(len(secret))
+    except ValueError as error:
+        return error
 
 
 async def test_the_access_log_names_the_key_but_no_secret(log: io.StringIO) -> None:
