@@ -1,4 +1,4 @@
-"""What is too old to count: the floors of audiences, and identifiers that were to be forgotten.
+"""What is too old to count: the floors of audiences, forgotten identifiers, deleted audiences.
 
 An import as of T says who the members were at T, all of them. So once it is through, a qualification from before T that
 comes late is void: the import has already spoken about that time. The *floor* of an audience is the `v` of its latest
@@ -6,6 +6,10 @@ import, and qualifications below it are dropped, whatever the order in which eve
 
 A forgotten identifier leaves a keyed hash and a time. Changes of it from before that time are dropped, so that a replay
 of old events does not bring it back.
+
+A deleted audience leaves its number behind, which is never given out again; its id, should it ever be heard of again,
+gets a new number whose floor is the time of the deletion. So changes of a deleted number can only be ones that were on
+their way when it was deleted, and are dropped.
 
 Dropping happens when a journal record is made, after everything that the floor rests on is visible. So what is in the
 journal is merged without further questions, by shards, folds and recovery alike.
@@ -22,6 +26,7 @@ from segmentd.domain.shard import Word
 SALT_BYTES: Final = 16
 HASH_BYTES: Final = 16
 _CRC_BYTES: Final = 4
+MARK_BYTES: Final = _CRC_BYTES + HASH_BYTES
 
 
 class Gate:
@@ -32,6 +37,8 @@ class Gate:
         self._salt = salt
         self.floors: dict[int, int] = {}
         """audience number → the `v` of "qualified at T" of its latest import."""
+        self.deleted: set[int] = set()
+        """Numbers of audiences that were deleted since the start; nobody has an older one in hand."""
         self._forgotten: dict[bytes, int] = {}
         # Hashing each key would double the cost of an event; a CRC tells at once that nearly all are not meant.
         self._crcs: set[int] = set()
@@ -68,6 +75,8 @@ class Gate:
                 for change in admitted
                 if change[1] & 1 or v_of_word(change[1]) >= floor_of(change[1] >> V_BITS, 0)
             ]
+        if self.deleted:
+            admitted = [change for change in admitted if change[1] >> V_BITS not in self.deleted]
         if self._crcs:
             admitted = [change for change in admitted if crc32(change[0]) not in self._crcs or self._is_new(*change)]
         return admitted

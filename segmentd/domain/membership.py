@@ -10,7 +10,7 @@ little-endian u64 in one bytes object (*packed*): 8 bytes each instead of a hund
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import lru_cache
 from struct import Struct
 from typing import Final
@@ -105,6 +105,13 @@ def merge_packed(left: bytes, right: bytes) -> bytes:
         if latest.get(word >> V_BITS, -1) < word:
             latest[word >> V_BITS] = word
     return pack(sorted(latest.values()))
+
+
+def without(packed: bytes, audiences: Container[int]) -> bytes:
+    """The words of one identifier but for those of `audiences`; `packed` itself if there are none of them."""
+    words = unpack(packed)
+    kept = [word for word in words if word >> V_BITS not in audiences]
+    return packed if len(kept) == len(words) else pack(kept)
 
 
 def decisions(packed: bytes) -> Iterator[tuple[int, int]]:

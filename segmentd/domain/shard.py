@@ -2,16 +2,16 @@
 
 Owns: identifier key → packed words. Keeps the members of each audience counted in `sizes`, which all shards share.
 Invariants: (1) `sizes` equals a recount of all shards; (2) packed words are ascending, one an audience;
-(3) after loading, `merge` and `forget` are the only things that change anything.
+(3) after loading, `merge`, `forget` and `drop` are the only things that change anything.
 
 The keys are spread over several dicts, because a dict that grows is copied in one go (about 30 ms a million entries),
 and nothing else runs meanwhile.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
-from segmentd.domain.membership import V_BITS, WORD_BYTES, merge, unpack
+from segmentd.domain.membership import V_BITS, WORD_BYTES, merge, unpack, without
 from segmentd.domain.placement import TABLES_PER_SHARD, table_of
 
 Word = tuple[bytes, int]
@@ -52,10 +52,21 @@ class Shard:
     def forget(self, key: bytes) -> None:
         """Drop everything about an identifier, as if it had never been heard of."""
         packed = self.tables[table_of(key)].pop(key, b"")
-        for word in unpack(packed):
-            self.memberships -= 1
-            if not word & 1:
-                self.sizes[word >> V_BITS] -= 1
+        self._uncount(unpack(packed))
+
+    def drop(self, keys: Iterable[bytes], audiences: Container[int]) -> None:
+        """Drop what these identifiers have in deleted audiences; identifiers with nothing else go whole."""
+        for key in keys:
+            table = self.tables[table_of(key)]
+            packed = table.get(key, b"")
+            kept = without(packed, audiences)
+            if kept is packed:
+                continue
+            self._uncount(word for word in unpack(packed) if word >> V_BITS in audiences)
+            if kept:
+                table[key] = kept
+            else:
+                del table[key]
 
     def load(self, key: bytes, packed: bytes) -> None:
         """Take over a stored identifier that this shard does not hold yet; its members are in `sizes` already."""
@@ -75,6 +86,12 @@ class Shard:
         """Every (key, packed words), in no particular order."""
         for table in self.tables:
             yield from table.items()
+
+    def _uncount(self, words: Iterable[int]) -> None:
+        for word in words:
+            self.memberships -= 1
+            if not word & 1:
+                self.sizes[word >> V_BITS] -= 1
 
     def recount(self) -> dict[int, int]:
         """This shard's members by audience, counted afresh; audiences without members are left out."""

@@ -6,7 +6,7 @@ later each time; it can lose nothing, because a fold is one transaction.
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -48,9 +48,16 @@ class CheckpointerProcess:
 
     async def fold(self) -> FoldReport:
         """Have everything folded that is in the journal now. Raises CheckpointerDiedError."""
+        return await self._ask(b"fold\n")
+
+    async def sweep(self) -> FoldReport:
+        """Have one step of the sweep of deleted audiences done. Raises CheckpointerDiedError."""
+        return await self._ask(b"sweep\n")
+
+    async def _ask(self, command: bytes) -> FoldReport:
         assert self._process.stdin is not None  # noqa: S101
         try:
-            await self._process.stdin.send_all(b"fold\n")
+            await self._process.stdin.send_all(command)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise CheckpointerDiedError("it does not listen") from error
         return await self.report()
@@ -71,7 +78,11 @@ class CheckpointerProcess:
 async def checkpointer_process(arguments: CheckpointerArguments) -> AsyncIterator[CheckpointerProcess]:
     """Run the child; at the end it is asked to stop, and killed if it does not."""
     command = [sys.executable, "-m", "segmentd.storage.checkpointer", msgspec.json.encode(arguments).decode()]
-    process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    except OSError as error:
+        # No memory or no process to be had just now; the journal can wait.
+        raise CheckpointerDiedError(f"it cannot be started: {error}") from error
     try:
         yield CheckpointerProcess(process)
     finally:
@@ -96,8 +107,12 @@ class Checkpointing:
         *,
         journal_bytes: int,
         seconds_max: float,
+        swept: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """journal_bytes, seconds_max: fold when the journal holds so much, or when so much time has passed."""
+        """journal_bytes, seconds_max: fold when the journal holds so much, or when so much time has passed.
+
+        swept: called with the number of a deleted audience when the index holds nothing of it any more.
+        """
         self._journal = journal
         self._arguments = arguments
         self._observer = observer
@@ -105,6 +120,9 @@ class Checkpointing:
         self._seconds_max = seconds_max
         self.folded_seq = 0
         """The index stands for this sequence number; set by recovery first."""
+        self.unswept: set[int] = set()
+        """Deleted audiences that the index may still hold something of; add to it and call `wake`."""
+        self._swept = swept
         self._wake = trio.Event()
         self._progress = trio.Event()
 
@@ -112,6 +130,10 @@ class Checkpointing:
         """The journal has grown: is it time?"""
         if self._journal.bytes_held >= self._journal_bytes:
             self._wake.set()
+
+    def wake(self) -> None:
+        """There is something to do now."""
+        self._wake.set()
 
     async def barrier(self) -> int:
         """Wait until the index holds everything that is in the journal now. Returns its sequence number."""
@@ -130,6 +152,7 @@ class Checkpointing:
                     while True:
                         await self._due()
                         await self._fold_all(process)
+                        await self._sweep(process)
                         pause = _RESTART_SECONDS_FIRST
             except CheckpointerDiedError as error:
                 self._observer.checkpoint_failed()
@@ -139,9 +162,11 @@ class Checkpointing:
 
     async def _due(self) -> None:
         while True:
-            with trio.move_on_after(self._seconds_max):
+            with trio.move_on_after(0 if self.unswept else self._seconds_max):
                 await self._wake.wait()
             self._wake = trio.Event()
+            if self.unswept:
+                return
             if self._journal.last_seq > self.folded_seq:
                 return
 
@@ -160,3 +185,17 @@ class Checkpointing:
             if not report.more:
                 return
             report = await process.report()
+
+    async def _sweep(self, process: CheckpointerProcess) -> None:
+        """Sweep until nothing is left or somebody wants a fold, which comes first."""
+        while self.unswept and not self._wake.is_set():
+            report = await process.sweep()
+            if report.error is not None:
+                log.error("sweeping failed", reason=report.error)
+                await trio.sleep(_RESTART_SECONDS_FIRST)
+                return
+            for number in report.swept:
+                self.unswept.discard(number)
+                self._swept(number)
+            if not report.more:
+                return

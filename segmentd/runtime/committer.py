@@ -42,7 +42,7 @@ class AppendRecord(Protocol):
 class Write:
     """What one request wants durable, and its reply (None, once it is durable and visible)."""
 
-    __slots__ = ("changes", "floors", "forgotten", "imported", "reply", "segments", "visible")
+    __slots__ = ("changes", "deleted", "floors", "forgotten", "imported", "reply", "segments", "visible")
 
     def __init__(
         self,
@@ -52,16 +52,19 @@ class Write:
         segments: Sequence[SegmentRecord] = (),
         floors: Sequence[tuple[int, int]] = (),
         forgotten: Sequence[tuple[bytes, int]] = (),
+        deleted: Sequence[tuple[int, int, int]] = (),
         visible: Callable[[], None] | None = None,
     ) -> None:
         """imported: changes that come from an import. floors: (audience number, v). forgotten: (key, ms).
 
+        deleted: (audience number, floor for its id, ms).
         visible: called once durable, just before the reply; plain code that makes the write be seen.
         """
         self.changes = changes
         self.imported = imported
         self.floors = floors
         self.forgotten = forgotten
+        self.deleted = deleted
         self.segments = segments
         self.visible = visible
         self.reply: Reply[None] = Reply()
@@ -161,24 +164,44 @@ class Committer:
         self._committed()
         hit("after_commit_before_merge")
         await self._router.dispatch(changes, record.forgotten, lambda: _acknowledge(group))
+        if record.deleted:
+            await self._drop([number for number, _, _ in record.deleted])
 
     def _record(self, group: list[Write]) -> JournalRecord:
         """One record of all that is wanted, without what is too old to count."""
         record = JournalRecord(audiences=self._audiences.unsaved())
+        for number, audience_id in record.audiences:
+            if floor := self._audiences.inherited_floor(audience_id):
+                record.floors.append((number, floor))
+                # Before the changes of this very record, which are the first that the new audience gets.
+                self._gate.raise_floor(number, floor)
         for write in group:
             record.changes.extend(self._gate.admit(write.changes))
             record.imported.extend(self._gate.admit(write.imported))
             record.segments.extend(write.segments)
             record.floors.extend(write.floors)
             record.forgotten.extend(write.forgotten)
+            record.deleted.extend(write.deleted)
         return record
 
     def _raise_gate(self, record: JournalRecord) -> None:
-        """From the next record on, what is older than this one's floors and forgettings does not count."""
+        """From the next record on, what is older than this one's floors, forgettings and deletions does not count."""
         for audience, v in record.floors:
             self._gate.raise_floor(audience, v)
         for key, forgotten_ms in record.forgotten:
             self._gate.forget(self._gate.mark(key), forgotten_ms)
+        for number, floor, deleted_ms in record.deleted:
+            self._gate.deleted.add(number)
+            self._audiences.delete(number, floor, deleted_ms)
+
+    async def _drop(self, numbers: Sequence[int]) -> None:
+        """Have the shards drop deleted audiences, which nobody sees any more; nobody waits for it."""
+
+        def dropped() -> None:
+            for number in numbers:
+                self._audiences.deletions[number].in_memory = False
+
+        await self._router.drop(frozenset(numbers), dropped)
 
     def _write(self, record: JournalRecord) -> int:
         blob = encode_record(record)

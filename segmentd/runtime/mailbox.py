@@ -38,6 +38,11 @@ class Mailbox(Generic[T]):
         return len(self._held)
 
     @property
+    def closed(self) -> bool:
+        """Whether it takes nothing more."""
+        return self._closed
+
+    @property
     def weight(self) -> int:
         """Weight of everything that waits."""
         return self._weight

@@ -44,6 +44,12 @@ class Router:
         for number, key in goners:
             await self._shards[number].inbox.put((key, merging))
 
+    async def drop(self, audiences: frozenset[int], done: Callable[[], None]) -> None:
+        """Have deleted audiences dropped, after all that was dispatched before; `done` is called when none is left."""
+        merging = Merging(len(self._shards), done)
+        for shard in self._shards:
+            await shard.inbox.put((audiences, merging))
+
     def close(self) -> None:
         """Close the shards' inboxes; what is in them is still merged."""
         for shard in self._shards:

@@ -1,11 +1,16 @@
 """Shard actors: each owns one `Shard` and is the only one that changes it."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 
 import trio
 
 from segmentd.domain.shard import Shard, Word
 from segmentd.runtime.mailbox import Mailbox, MailboxClosedError
+
+DROP_KEYS_SLICE = 1_000
+"""Identifiers that are looked through for a deleted audience before others get a turn; about half a millisecond."""
+_ENDED = object()
 
 
 class Merging:
@@ -24,32 +29,62 @@ class Merging:
             self._done()
 
 
+Work = list[Word] | bytes | frozenset[int]
+"""Changes to merge, or the key of an identifier to forget, or the numbers of audiences to drop."""
+
+
 class ShardActor:
     """Merges what comes, in slices, so that queries get their turn between them."""
 
     def __init__(self, shard: Shard, *, inbox_messages_max: int, slice_changes_max: int) -> None:
         self.shard = shard
-        self.inbox: Mailbox[tuple[list[Word] | bytes, Merging]] = Mailbox(messages_max=inbox_messages_max)
-        """Changes to merge, or the key of an identifier to forget."""
+        self.inbox: Mailbox[tuple[Work, Merging]] = Mailbox(messages_max=inbox_messages_max)
         self._slice_changes_max = slice_changes_max
+        self._merged = 0
+        """Changes since others had their turn."""
+        self._drops: deque[Iterator[None]] = deque()
 
     async def run(self) -> None:
-        """Until the inbox is closed and empty."""
+        """Until the inbox is closed and empty. Dropping audiences goes on between messages and holds none up."""
         while True:
-            try:
-                messages = await self.inbox.take()
-            except MailboxClosedError:
-                return
-            for work, merging in messages:
-                if isinstance(work, bytes):
-                    self.shard.forget(work)
-                else:
-                    await self._merge(work)
-                merging.part_merged()
+            if len(self.inbox) or self.inbox.closed or not self._drops:
+                try:
+                    messages = await self.inbox.take()
+                except MailboxClosedError:
+                    return
+                for work, merging in messages:
+                    await self._do(work, merging)
+            if self._drops:
+                if next(self._drops[0], _ENDED) is _ENDED:
+                    self._drops.popleft()
+                await trio.lowlevel.checkpoint()
+
+    async def _do(self, work: Work, merging: Merging) -> None:
+        if isinstance(work, frozenset):
+            self._drops.append(self._drop(work, merging))
+            return
+        if isinstance(work, bytes):
+            self.shard.forget(work)
+        else:
+            await self._merge(work)
+        merging.part_merged()
 
     async def _merge(self, changes: list[Word]) -> None:
         size = self._slice_changes_max
         for start in range(0, len(changes), size):
-            if start:
+            part = changes[start : start + size] if len(changes) > size else changes
+            # Small messages count together: many of them in a row are one long one for whoever waits.
+            if self._merged and self._merged + len(part) > size:
                 await trio.lowlevel.checkpoint()
-            self.shard.merge(changes[start : start + size] if len(changes) > size else changes)
+                self._merged = 0
+            self.shard.merge(part)
+            self._merged += len(part)
+
+    def _drop(self, audiences: frozenset[int], merging: Merging) -> Iterator[None]:
+        """Step by step; identifiers that come meanwhile have nothing in these audiences."""
+        for table in self.shard.tables:
+            keys = list(table)
+            for start in range(0, len(keys), DROP_KEYS_SLICE):
+                self.shard.drop(keys[start : start + DROP_KEYS_SLICE], audiences)
+                yield
+        merging.part_merged()

@@ -1,28 +1,26 @@
-"""The seam: what everything above knows of memberships, and the store that keeps them on this machine.
+"""The embedded store: shard actors in memory, a committer, a journal and an index in LMDB, all on this machine.
 
-Above the seam (HTTP, GraphQL) nobody knows which store runs. `LocalStore` is the embedded one: shard actors in memory,
-a committer, a journal and an index in LMDB.
+Implements the seam (`segmentd.runtime.seam`); above it nobody knows which store runs.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
-import msgspec
 import structlog
 import trio
 
 from segmentd.domain.events import Change
 from segmentd.domain.gate import Gate
-from segmentd.domain.membership import V_BITS, find
+from segmentd.domain.membership import V_BITS, find, v_of, v_of_word
 from segmentd.domain.placement import shard_of
 from segmentd.domain.refusals import Overloaded
 from segmentd.domain.shard import Shard
-from segmentd.runtime.audiences import AudienceTable
+from segmentd.runtime.audiences import AudienceTable, Deletion
 from segmentd.runtime.checkpointing import Checkpointing
 from segmentd.runtime.committer import CommitObserver, Committer, Write
 from segmentd.runtime.router import Router
+from segmentd.runtime.seam import StoreStats
 from segmentd.runtime.shards import ShardActor
 from segmentd.settings import LimitsSettings, RuntimeSettings, StorageSettings
 from segmentd.storage.checkpointer import CheckpointerArguments
@@ -30,46 +28,6 @@ from segmentd.storage.folder import DataFolder
 from segmentd.storage.recovery import Recovered, recover
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-
-class StoreStats(msgspec.Struct, frozen=True):
-    """Figures for metrics and health."""
-
-    identifiers: int
-    memberships: int
-    """Latest decisions held, disqualified ones included."""
-    audiences: int
-    journal_records: int
-    journal_bytes: int
-    commits_waiting: int
-    unfolded_records: int
-    """Journal records that the index does not hold yet."""
-
-
-class MembershipStore(Protocol):
-    """What is above the seam may call. All but `apply` are plain calls that never wait."""
-
-    async def apply(self, changes: Sequence[Change]) -> None:
-        """Returns when every change is on disk and visible to whoever looks from now on.
-
-        Cancelling gives up the wait, not the change. Raises Overloaded, ShuttingDown, StoreUnavailable, LimitReached;
-        after each of these nothing was applied.
-        """
-
-    def lookup(self, key: bytes, audiences: Sequence[str]) -> list[int | None]:
-        """`v` of the identifier in each audience, None where there never was a decision."""
-
-    def memberships(self, key: bytes) -> dict[str, int]:
-        """audience id → `v`, every decision about the identifier."""
-
-    def size(self, audience: str) -> int:
-        """The exact number of qualified members now."""
-
-    def stats(self) -> StoreStats:
-        """Figures as of now."""
-
-    def failure(self) -> str | None:
-        """Why nothing can be written any more, or None."""
 
 
 class LocalStore:
@@ -108,6 +66,7 @@ class LocalStore:
             observer,
             journal_bytes=storage.checkpoint_journal_bytes,
             seconds_max=storage.checkpoint_seconds_max,
+            swept=self._swept,
         )
         self.committer = Committer(
             self._append,
@@ -140,7 +99,7 @@ class LocalStore:
             forget=self._forget_recovered,
             progress=lambda count: log.info("recovering", identifiers=count),
         )
-        self._audiences.load(recovered.audiences)
+        self._load_audiences(recovered)
         self._gate.load(recovered.floors.items(), recovered.forgotten.items())
         self.checkpointing.folded_seq = recovered.folded_seq
         return recovered
@@ -153,10 +112,33 @@ class LocalStore:
         """See MembershipStore."""
         if not changes:
             return
-        self.committer.check_open()
-        if self._journal.bytes_held > self._storage.journal_bytes_max:
-            raise Overloaded("The journal is full until a checkpoint ends.", self._runtime.retry_after_seconds)
+        self._check_room()
         write = Write(changes=self._audiences.words(changes))
+        self.committer.submit(write)
+        await write.reply.wait()
+
+    async def delete_audience(self, audience: str, now_ms: int) -> Deletion | None:
+        """See MembershipStore."""
+        number = self._audiences.number(audience)
+        if number is None:
+            return None
+        self._check_room()
+        floor = max(v_of(now_ms, True), self._gate.floors.get(number, 0))
+        write = Write(deleted=[(number, floor, now_ms)])
+        self.committer.submit(write)
+        await write.reply.wait()
+        self.checkpointing.unswept.add(number)
+        self.checkpointing.wake()
+        return self._audiences.deletions[number]
+
+    def deletion(self, number: int) -> Deletion | None:
+        """See MembershipStore."""
+        return self._audiences.deletions.get(number)
+
+    async def forget(self, keys: Sequence[bytes], now_ms: int) -> None:
+        """See MembershipStore."""
+        self._check_room()
+        write = Write(forgotten=[(key, now_ms) for key in keys])
         self.committer.submit(write)
         await write.reply.wait()
 
@@ -175,7 +157,8 @@ class LocalStore:
     def memberships(self, key: bytes) -> dict[str, int]:
         """See MembershipStore."""
         words = self._shard(key).words(key)
-        return {self._audiences.id(word >> V_BITS): word & ((1 << V_BITS) - 1) for word in words}
+        dead = self._audiences.deletions
+        return {self._audiences.id(word >> V_BITS): v_of_word(word) for word in words if word >> V_BITS not in dead}
 
     def size(self, audience: str) -> int:
         """See MembershipStore."""
@@ -218,6 +201,33 @@ class LocalStore:
         """Close LMDB; after `run` has returned."""
         self._index.close()
         self._journal.close()
+
+    def _check_room(self) -> None:
+        """Raises StoreUnavailable after a failure, Overloaded while the journal is full."""
+        self.committer.check_open()
+        # What is folded is cut by the next append, so one must get through, or the journal would stay full for ever.
+        cuts = self._journal.oldest_seq <= self.checkpointing.folded_seq
+        if self._journal.bytes_held > self._storage.journal_bytes_max and not cuts:
+            raise Overloaded("The journal is full until a checkpoint ends.", self._runtime.retry_after_seconds)
+
+    def _load_audiences(self, recovered: Recovered) -> None:
+        """Take over audiences and deletions, and drop what the sweep has not come to."""
+        rows = recovered.deleted.items()
+        self._audiences.load(
+            recovered.audiences,
+            [
+                Deletion(number, row.audience_id, row.floor, row.deleted_ms, in_index=not row.swept)
+                for number, row in rows
+            ],
+        )
+        unswept = frozenset(number for number, row in rows if not row.swept)
+        self.checkpointing.unswept.update(unswept)
+        if unswept:
+            for shard in self._shards:
+                shard.drop([key for key, _ in shard.items()], unswept)
+
+    def _swept(self, number: int) -> None:
+        self._audiences.deletions[number].in_index = False
 
     def _shard(self, key: bytes) -> Shard:
         return self._shards[shard_of(key, len(self._shards))]

@@ -11,7 +11,8 @@ from itertools import pairwise
 import lmdb
 import msgspec
 
-from segmentd.domain.membership import V_BITS, WORD_BYTES, unpack
+from segmentd.domain.gate import MARK_BYTES
+from segmentd.domain.membership import TS_MS_MAX, V_BITS, WORD_BYTES, find, unpack
 from segmentd.storage.folder import DataFolder
 from segmentd.storage.index import AUDIENCE_KEY, V_VALUE, Index
 from segmentd.storage.journal import Journal
@@ -55,13 +56,16 @@ def check(folder: DataFolder) -> CheckReport:
 
 
 def _check_index(index: Index, report: CheckReport) -> None:
+    # audience number → its members; also of audiences that have tombstones alone.
     counted: defaultdict[int, int] = defaultdict(int)
     with index.reading() as txn:
         report.folded_seq = index.folded_seq(txn)
         report.segments = sum(record.definition is not None for record in index.segments(txn))
         members = txn.cursor(index.members_db)
-        for audience, key, v in _qualified(index.memberships(txn), report):
-            counted[audience] += 1
+        for audience, key, v in _decisions(index.memberships(txn), report):
+            counted[audience] += not v & 1
+            if v & 1:
+                continue
             row = AUDIENCE_KEY.pack(audience) + key
             stored = members.get(row)
             if stored is None:
@@ -71,11 +75,15 @@ def _check_index(index: Index, report: CheckReport) -> None:
         report.members = index.entries(txn, "members")
         if report.members != sum(counted.values()):
             report.differ(f"members: {report.members} are listed, {sum(counted.values())} are qualified")
-        _check_sizes(index, txn, counted, report)
+            _check_orphans(index, txn, report)
+        _check_audiences(index, txn, counted, report)
+        for mark, forgotten_ms in index.forgotten(txn):
+            if len(mark) != MARK_BYTES or not 0 < forgotten_ms <= TS_MS_MAX:
+                report.differ(f"forgotten: {mark.hex()} at {forgotten_ms} ms is no mark and time")
 
 
-def _qualified(rows: Iterator[tuple[bytes, bytes]], report: CheckReport) -> Iterator[tuple[int, bytes, int]]:
-    """(audience, key, v) of every qualified membership; counts and checks the rows on the way."""
+def _decisions(rows: Iterator[tuple[bytes, bytes]], report: CheckReport) -> Iterator[tuple[int, bytes, int]]:
+    """(audience, key, v) of every membership; counts and checks the rows on the way."""
     for key, packed in rows:
         report.identifiers += 1
         if not packed or len(packed) % WORD_BYTES:
@@ -87,20 +95,33 @@ def _qualified(rows: Iterator[tuple[bytes, bytes]], report: CheckReport) -> Iter
         if any(left >= right for left, right in pairwise(audiences)):
             report.differ(f"memberships: the words of {_shown(key)} are not ascending")
         for word in words:
-            if not word & 1:
-                yield word >> V_BITS, key, word & _V_MASK
+            yield word >> V_BITS, key, word & _V_MASK
 
 
-def _check_sizes(index: Index, txn: lmdb.Transaction, counted: defaultdict[int, int], report: CheckReport) -> None:
-    ids: dict[str, int] = {}
+def _check_orphans(index: Index, txn: lmdb.Transaction, report: CheckReport) -> None:
+    """Name the members that no membership stands behind."""
+    for audience, key, v in index.members(txn):
+        packed = bytes(txn.get(key, db=index.memberships_db) or b"")
+        if len(packed) % WORD_BYTES == 0 and find(unpack(packed), audience) != v:
+            report.differ(f"members: {_shown(key)} is listed in audience {audience} but not qualified so")
+
+
+def _check_audiences(index: Index, txn: lmdb.Transaction, counted: dict[int, int], report: CheckReport) -> None:
+    living: dict[str, int] = {}
     for number, row in index.audiences(txn):
         audience_id, size = row.audience_id, row.size
-        report.audiences += 1
-        if audience_id in ids:
-            report.differ(f"audiences: {audience_id} has two numbers, {ids[audience_id]} and {number}")
-        ids[audience_id] = number
+        if row.swept and number in counted:
+            report.differ(f"audiences: {audience_id} (number {number}) is swept, and something of it is left")
         if size != counted.pop(number, 0):
             report.differ(f"audiences: {audience_id} is stored with size {size}, and a recount gives another")
+        if not 0 <= row.floor <= _V_MASK:
+            report.differ(f"audiences: {audience_id} has the floor {row.floor}, which is no time")
+        if row.deleted_ms:
+            continue
+        report.audiences += 1
+        if audience_id in living:
+            report.differ(f"audiences: {audience_id} has two numbers, {living[audience_id]} and {number}")
+        living[audience_id] = number
     for number, size in counted.items():
         report.differ(f"audiences: number {number} has {size} members and no entry")
 

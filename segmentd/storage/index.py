@@ -55,7 +55,7 @@ class AudienceRow(msgspec.Struct, frozen=True, array_like=True):
     last_event_ms: int = 0
     """The largest `ts` of its events, 0 if there was none."""
     deleted_ms: int = 0
-    """When it was deleted, 0 if it lives. The row stays: its floor keeps replays of old events from bringing it back."""
+    """When it was deleted, 0 if it lives. The row stays, because of its floor."""
     swept: bool = False
     """A deleted audience of which no membership is left in the index."""
 

@@ -10,7 +10,7 @@ of what one fsync made durable. Keys that are absent had nothing.
 | `i` | membership changes by imports, in the same form |
 | `f` | new floors: `[[audience number, v], ...]` |
 | `g` | forgotten identifiers: `[[identifier key, ms], ...]`; they come after all changes of the record |
-| `d` | deleted audiences: `[[audience number, floor v, ms], ...]`; after all changes of the record, the number is dead |
+| `d` | deleted audiences: `[[audience number, floor v, ms], ...]`; they come after all changes |
 | `s` | segment steps: `[[id, revision, definition, updated_ms], ...]` |
 
 A definition is `[audience id, description, metadata]`, or nil where the segment was deleted.

@@ -18,7 +18,7 @@ from segmentd.http.app import App, build_app
 from segmentd.http.auth import Keyring
 from segmentd.http.exchange import Answer, Request
 from segmentd.http.readiness import Readiness
-from segmentd.runtime.store import StoreStats
+from segmentd.runtime.seam import StoreStats
 from segmentd.settings import KeySettings, PassthroughSettings, Settings
 from segmentd.telemetry import Telemetry
 

@@ -168,9 +168,8 @@ def test_each_kind_of_damage_is_named(
 ) -> None:
     edit(good, database, change)
     found = differences(good)
-    assert len(found) == len(expected)
-    for text, difference in zip(expected, found, strict=True):
-        assert text in difference
+    for text in expected:
+        assert any(text in difference for difference in found), found
 
 
 def test_the_list_of_differences_is_cut_and_the_total_is_not(good: DataFolder) -> None:
