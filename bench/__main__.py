@@ -6,6 +6,7 @@ Owns the command line. Exit status: 0; 1 if a measurement failed; 2 if the run c
 import argparse
 import datetime
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         machine.require_tools(["wrk", "taskset", *(["redis-server"] if _need_redis(contestants) else [])])
         facts = {**machine.facts(), **_described(plan)}
         os.sched_setaffinity(0, plan.load_cpus)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that what was started is stopped
         with tempfile.TemporaryDirectory(prefix="bench-", dir=options.scratch) as scratch:
             run = Run(contestants, plan, Path(scratch))
             run.run([part for part in PARTS if not options.parts or part in options.parts])

@@ -10,6 +10,8 @@ from bench.measurements import Results
 from bench.work import EVENTS, MIXED, QUERIES
 
 _QUERY, _ALONE = QUERIES[0].name, QUERIES[1].name
+# A run of a few seconds loses its first tenth of a second to connecting.
+PACE_SHARE_MIN: Final = 0.9
 _LITERALS: Final = next(work.name for work in QUERIES if work.text == "javascript")
 
 
@@ -44,6 +46,15 @@ def _milliseconds(part: str, work: str) -> Callable[[Results], float | None]:
     return value
 
 
+def _during_ingest(results: Results) -> float | None:
+    """p99 of queries in ms; infinite where the ingest did not keep its pace, because then it was another load."""
+    work = MIXED[0]
+    pace = _of(results, "mixed", work.name, "events_per_second")
+    if pace is not None and pace < PACE_SHARE_MIN * work.events.pace:
+        return float("inf")
+    return _milliseconds("mixed", work.name)(results)
+
+
 def _literals(results: Results) -> float | None:
     pasted, variables = (_of(results, "queries", work, "per_second") for work in (_LITERALS, _QUERY))
     return pasted / variables if pasted is not None and variables else None
@@ -67,7 +78,7 @@ AIMS: Final = (
         )
         for batch, bound in ((500, 2), (10, 3), (1, 4))
     ),
-    Aim("queries p99 during 50k events/s", _milliseconds("mixed", MIXED[0].name), 5, False, "ms"),
+    Aim("queries p99 during 50k events/s", _during_ingest, 5, False, "ms"),
 )
 
 

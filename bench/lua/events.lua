@@ -8,10 +8,15 @@
 local here = debug.getinfo(1, "S").source:match("^@(.*/)") or "./"
 local finish = dofile(here .. "report.lua")
 local ffi = require("ffi")
-ffi.cdef("typedef struct { long seconds; long nanoseconds; } bench_timespec; int clock_gettime(int, bench_timespec *);")
+ffi.cdef([[
+   typedef struct { long seconds; long nanoseconds; } bench_timespec;
+   int clock_gettime(int, bench_timespec *);
+   int getpid(void);
+   int kill(int, int);
+]])
 
 local AUDIENCES, STRIDE, PER_IDENTIFIER, REPEATED = 20, 4, 5, 1000
-local CLOCK_MONOTONIC = 1
+local CLOCK_MONOTONIC, SIGINT = 1, 2
 local ACCEPTED = '^{"title":"Accepted","status":202,"timestamp":"%d+%-%d+%-%d+T%d+:%d+:%d+%.?%d*Z"}$'
 
 local floor, formatted, concat = math.floor, string.format, table.concat
@@ -87,8 +92,9 @@ function response(status, headers, text)
       note_wrong(status, text, "answer")
    end
    answers = answers + 1
-   -- The order of answers is not the order of requests: wait for as many more as may still be under way.
-   if count > 0 and answers * batch >= count + 64 * batch then wrk.thread:stop() end
+   -- The order of answers is not the order of requests: wait for as many more as may still be under way. Stopping this
+   -- thread would leave wrk's main one asleep until the end of the time that it was given; an interrupt wakes it.
+   if count > 0 and answers == math.ceil(count / batch) + 64 then ffi.C.kill(ffi.C.getpid(), SIGINT) end
 end
 
 function done(summary, latency)
