@@ -2,6 +2,7 @@
 #   make serve   install what is needed and serve with the development configuration
 #   make test    the whole test suite
 #   make check   style, format, types, import direction
+#   make bench   segmentd beside its peers, one table, dated files in bench/results (ARGS="--quick" for a short look)
 #   make clean   remove everything that was made here, except data/
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := pyproject.toml constraints.txt
 
-.PHONY: serve test check constraints clean tools
+.PHONY: serve test check bench constraints clean tools
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -28,6 +29,10 @@ check: $(VENV)/.installed-all
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_imports.py tests/test_style.py
+
+# wrk and Redis come from Debian's packages; the bench installs them where this user may, and says what is missing elsewhere.
+bench: $(VENV)/.installed-all
+	$(BIN)/python -m bench --write $(ARGS)
 
 # The tests drive real clients that are no Python packages; where they cannot be installed, those tests are skipped.
 tools:
