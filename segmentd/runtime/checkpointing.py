@@ -108,10 +108,12 @@ class Checkpointing:
         journal_bytes: int,
         seconds_max: float,
         swept: Callable[[int], None] = lambda _: None,
+        folded: Callable[[int, float], None] = lambda _changes, _seconds: None,
     ) -> None:
         """journal_bytes, seconds_max: fold when the journal holds so much, or when so much time has passed.
 
         swept: called with the number of a deleted audience when the index holds nothing of it any more.
+        folded: called with the changes and the seconds of each fold.
         """
         self._journal = journal
         self._arguments = arguments
@@ -123,6 +125,7 @@ class Checkpointing:
         self.unswept: set[int] = set()
         """Deleted audiences that the index may still hold something of; add to it and call `wake`."""
         self._swept = swept
+        self._folded = folded
         self._wake = trio.Event()
         self._progress = trio.Event()
 
@@ -180,6 +183,7 @@ class Checkpointing:
                 return
             self.folded_seq = max(self.folded_seq, report.seq)
             self._observer.checkpointed(changes=report.changes, seconds=report.seconds)
+            self._folded(report.changes, report.seconds)
             self._progress.set()
             self._progress = trio.Event()
             if not report.more:

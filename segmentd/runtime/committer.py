@@ -82,18 +82,23 @@ class Committer:
         observer: CommitObserver,
         *,
         committed: Callable[[], None],
+        pause_seconds: Callable[[int], float] = lambda _changes: 0.0,
         queue_requests_max: int,
         queue_changes_max: int,
         group_changes_max: int,
         retry_after_seconds: int,
     ) -> None:
-        """audiences: its numbers that no record holds yet go into the next one. committed: called after each commit."""
+        """audiences: its numbers that no record holds yet go into the next one. committed: called after each commit.
+
+        pause_seconds: how long to wait after a group of so many changes (`segmentd.runtime.pacing`).
+        """
         self._append = append
         self._router = router
         self._audiences = audiences
         self._gate = gate
         self._observer = observer
         self._committed = committed
+        self._pause_seconds = pause_seconds
         self._group_changes_max = group_changes_max
         self._retry_after_seconds = retry_after_seconds
         self._inbox: Mailbox[Write] = Mailbox(messages_max=queue_requests_max, weight_max=queue_changes_max)
@@ -166,6 +171,9 @@ class Committer:
         await self._router.dispatch(changes, record.forgotten, lambda: _acknowledge(group))
         if record.deleted:
             await self._drop([number for number, _, _ in record.deleted])
+        pause = self._pause_seconds(len(changes))
+        if pause and not self._inbox.closed:
+            await trio.sleep(pause)
 
     def _record(self, group: list[Write]) -> JournalRecord:
         """One record of all that is wanted, without what is too old to count."""

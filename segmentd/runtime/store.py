@@ -19,6 +19,7 @@ from segmentd.domain.shard import Shard
 from segmentd.runtime.audiences import AudienceTable, Deletion
 from segmentd.runtime.checkpointing import Checkpointing
 from segmentd.runtime.committer import CommitObserver, Committer, Write
+from segmentd.runtime.pacing import Pacing
 from segmentd.runtime.router import Router
 from segmentd.runtime.seam import StoreStats
 from segmentd.runtime.shards import ShardActor
@@ -60,6 +61,7 @@ class LocalStore:
             for shard in self._shards
         ]
         self._router = Router(self._actors)
+        pacing = Pacing(storage.paced_journal_bytes)
         self.checkpointing = Checkpointing(
             self._journal,
             _checkpointer_arguments(folder.path, storage),
@@ -67,6 +69,7 @@ class LocalStore:
             journal_bytes=storage.checkpoint_journal_bytes,
             seconds_max=storage.checkpoint_seconds_max,
             swept=self._swept,
+            folded=pacing.folded,
         )
         self.committer = Committer(
             self._append,
@@ -75,6 +78,7 @@ class LocalStore:
             self._gate,
             observer,
             committed=self.checkpointing.committed,
+            pause_seconds=lambda changes: pacing.pause_seconds(changes, self._journal.bytes_held),
             queue_requests_max=runtime.commit_queue_requests_max,
             queue_changes_max=runtime.commit_queue_changes_max,
             group_changes_max=runtime.group_changes_max,
