@@ -5,13 +5,16 @@ variable, or the option), the section and the key.
 """
 
 from segmentd.settings.model import (
+    ComplianceSettings,
     CorsSettings,
     EventsSettings,
     GraphQLSettings,
     IdentifierSettings,
+    ImportsSettings,
     KeySettings,
     LimitsSettings,
     LogSettings,
+    MembersSettings,
     PassthroughSettings,
     RuntimeSettings,
     Section,
@@ -22,13 +25,16 @@ from segmentd.settings.model import (
 from segmentd.settings.source import Override, SettingsError, environment_names, load
 
 __all__ = [
+    "ComplianceSettings",
     "CorsSettings",
     "EventsSettings",
     "GraphQLSettings",
     "IdentifierSettings",
+    "ImportsSettings",
     "KeySettings",
     "LimitsSettings",
     "LogSettings",
+    "MembersSettings",
     "Override",
     "PassthroughSettings",
     "RuntimeSettings",

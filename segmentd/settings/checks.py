@@ -39,6 +39,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
     yield from _limits(settings)
     yield from _runtime(settings)
     yield from _storage(settings)
+    yield from _imports(settings)
     yield from _keys(settings)
 
 
@@ -107,6 +108,20 @@ def _storage(settings: Settings) -> Iterator[Conflict]:
     if storage.checkpoint_journal_bytes > storage.journal_bytes_max:
         reason = f"expected at most journal_bytes_max ({storage.journal_bytes_max})"
         yield Conflict("storage", "checkpoint_journal_bytes", f"{reason}, got {storage.checkpoint_journal_bytes}")
+
+
+def _imports(settings: Settings) -> Iterator[Conflict]:
+    imports = settings.imports
+    if imports.slice_changes > settings.runtime.group_changes_max:
+        reason = f"expected at most [runtime] group_changes_max ({settings.runtime.group_changes_max})"
+        yield Conflict("imports", "slice_changes", f"{reason}, got {imports.slice_changes}")
+    if "\0" in imports.watch_folder:
+        yield Conflict("imports", "watch_folder", "expected a path without NUL")
+    incoming = imports.s3_prefix
+    for key, prefix in (("s3_done_prefix", imports.s3_done_prefix), ("s3_failed_prefix", imports.s3_failed_prefix)):
+        # What is put away must not be found again.
+        if prefix.startswith(incoming) or not prefix:
+            yield Conflict("imports", key, f"must not be empty or lie in s3_prefix ({incoming!r}), got {prefix!r}")
 
 
 def _keys(settings: Settings) -> Iterator[Conflict]:

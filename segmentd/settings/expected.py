@@ -31,7 +31,8 @@ def _describe(described: inspect.Type) -> str:
             multiple = f", a multiple of {described.multiple_of}" if described.multiple_of else ""
             return f"an integer from {described.ge} to {described.le}{multiple}"
         case inspect.FloatType():
-            return f"a number above {described.gt}, at most {described.le}"
+            above = f"above {described.gt}" if described.gt is not None else f"from {described.ge}"
+            return f"a number {above}, at most {described.le}"
         case inspect.LiteralType():
             return " or ".join(f'"{value}"' for value in described.values)
         case inspect.StrType():

@@ -124,12 +124,13 @@ class GraphQLSettings(Section, frozen=True, kw_only=True):
     """[graphql]: how much one query may ask for."""
 
     document_bytes_max: Annotated[int, Meta(ge=KIB, le=GIB)] = 64 * KIB
-    tokens_max: Annotated[int, Meta(ge=100, le=1_000_000)] = 5_000
+    tokens_max: Annotated[int, Meta(ge=100, le=1_000_000)] = 1_500
     # The introspection query of the common tools is 13 levels deep.
     depth_max: Annotated[int, Meta(ge=1, le=100)] = 16
     aliases_max: Annotated[int, Meta(ge=0, le=10_000)] = 64
     cost_max: Annotated[int, Meta(ge=1, le=100_000_000)] = 50_000
     document_cache_entries_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_024
+    plans: bool = True
 
 
 class RuntimeSettings(Section, frozen=True, kw_only=True):
@@ -139,7 +140,7 @@ class RuntimeSettings(Section, frozen=True, kw_only=True):
     shard_inbox_messages_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 64
     commit_queue_requests_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 4_096
     commit_queue_changes_max: Annotated[int, Meta(ge=1, le=100_000_000)] = 200_000
-    group_changes_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 20_000
+    group_changes_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
     slice_changes_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
     retry_after_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 1
 
@@ -151,9 +152,51 @@ class StorageSettings(Section, frozen=True, kw_only=True):
     journal_map_bytes: MapBytes = 8 * GIB
     index_map_bytes: MapBytes = 256 * GIB
     journal_bytes_max: Annotated[int, Meta(ge=64 * KIB, le=16 * TIB)] = 2 * GIB
+    paced_journal_bytes: Annotated[int, Meta(ge=4 * KIB, le=16 * TIB)] = 256 * MIB
     checkpoint_journal_bytes: Annotated[int, Meta(ge=4 * KIB, le=16 * TIB)] = 32 * MIB
     checkpoint_seconds_max: Seconds = 10
-    checkpoint_batch_changes_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 200_000
+    checkpoint_batch_changes_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 400_000
+
+
+class ImportsSettings(Section, frozen=True, kw_only=True):
+    """[imports]: whole lists, from uploads, from a watched folder, from a bucket."""
+
+    body_bytes_max: Annotated[int, Meta(ge=KIB, le=16 * TIB)] = TIB
+    line_bytes_max: Annotated[int, Meta(ge=KIB, le=16 * MIB)] = 64 * KIB
+    rows_max: Annotated[int, Meta(ge=1, le=100_000_000_000)] = 1_000_000_000
+    rejects_listed_max: Annotated[int, Meta(ge=0, le=10_000)] = 100
+    rejected_share_max: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    shrink_share_max: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    slice_changes: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
+    uploads_running_max: Annotated[int, Meta(ge=1, le=64)] = 4
+    upload_read_seconds_max: Seconds = 60
+    jobs_waiting_max: Annotated[int, Meta(ge=1, le=100_000)] = 100
+    jobs_kept_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_000
+    watch_folder: Annotated[str, Meta(max_length=4_096)] = ""
+    watch_seconds: Seconds = 2
+    s3_bucket: Annotated[str, Meta(max_length=255)] = ""
+    s3_endpoint: Annotated[str, Meta(pattern=r"^(https?://\S+)?$", max_length=300)] = ""
+    s3_prefix: Annotated[str, Meta(max_length=512)] = "incoming/"
+    s3_done_prefix: Annotated[str, Meta(max_length=512)] = "done/"
+    s3_failed_prefix: Annotated[str, Meta(max_length=512)] = "failed/"
+    s3_poll_seconds: Seconds = 30
+
+
+class MembersSettings(Section, frozen=True, kw_only=True):
+    """[members]: pages of members, and exports of all of them."""
+
+    page_members_max: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
+    settle_seconds_max: Seconds = 30
+    exports_running_max: Annotated[int, Meta(ge=1, le=64)] = 4
+
+
+class ComplianceSettings(Section, frozen=True, kw_only=True):
+    """[compliance]: forgetting identifiers."""
+
+    body_bytes_max: BodyBytes = 256 * KIB
+    identifiers_per_request_max: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
+    scrub_seconds_min: Seconds = 60
+    jobs_kept_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
 
 
 class CorsSettings(Section, frozen=True, kw_only=True):
@@ -192,6 +235,9 @@ class Settings(Section, frozen=True, kw_only=True):
     graphql: GraphQLSettings = GraphQLSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     storage: StorageSettings = StorageSettings()
+    imports: ImportsSettings = ImportsSettings()
+    members: MembersSettings = MembersSettings()
+    compliance: ComplianceSettings = ComplianceSettings()
     cors: CorsSettings = CorsSettings()
     keys: dict[str, KeySettings] = field(default_factory=dict)
     log: LogSettings = LogSettings()
