@@ -1,4 +1,4 @@
-"""Documents that were parsed, validated and costed, kept for the next request with the same text.
+"""Documents that were parsed, validated, costed and planned, kept for the next request with the same text.
 
 Texts that differ in string literals only share one document where that is surely the same (`literals`). Documents are
 kept without locations, which halves their memory; whoever needs them (an error) parses the text again.
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from graphql import (
     DocumentNode,
-    GraphQLError,
+    FragmentDefinitionNode,
     GraphQLSchema,
     GraphQLSyntaxError,
     NoFragmentCyclesRule,
@@ -25,7 +25,8 @@ from graphql import (
 from segmentd.graphql.cost import Cost, compile_costs
 from segmentd.graphql.errors import LimitError, limit_refused, syntax_refused, validation_refused
 from segmentd.graphql.limits import DocumentLimits, check_bytes, check_structure, scan
-from segmentd.graphql.literals import lift, outline_of
+from segmentd.graphql.literals import lift, literal_names, outline_of
+from segmentd.graphql.plans import Plan, compile_plan
 
 # A kept token takes up to a kilobyte (measured); the SDKs' queries have some 40.
 TOKENS_A_DOCUMENT_MEAN: Final = 128
@@ -42,7 +43,14 @@ class Document(NamedTuple):
     """Without locations; with variables in the place of literals if it is shared."""
     costs: dict[str | None, Cost]
     tokens: int
-    shared: bool
+    literal_names: tuple[str, ...]
+    """The variables in the place of literals, in the order of the text; empty if the document is not shared."""
+    plan: Plan | None
+
+    @property
+    def shared(self) -> bool:
+        """Whether it serves all texts of its outline."""
+        return bool(self.literal_names)
 
 
 class Prepared(NamedTuple):
@@ -56,8 +64,10 @@ class Prepared(NamedTuple):
 class DocumentCache:
     """`prepare` a text; remembers what it prepared."""
 
-    def __init__(self, schema: GraphQLSchema, limits: DocumentLimits, entries_max: int) -> None:
+    def __init__(self, schema: GraphQLSchema, limits: DocumentLimits, entries_max: int, *, plans: bool = True) -> None:
+        """plans: whether documents get plans."""
         self._schema = schema
+        self._plans = plans
         self._limits = limits
         self._entries_max = entries_max
         self._tokens_max = entries_max * TOKENS_A_DOCUMENT_MEAN
@@ -105,24 +115,29 @@ class DocumentCache:
         try:
             tokens = scan(text, self._limits)
             ast = parse(text, no_location=True)
-            self._check(ast, text)
+            self._refuse_cycles(ast, text)
+            check_structure(ast, self._limits)
         except LimitError as error:
             raise limit_refused(error) from None
         except GraphQLSyntaxError as error:
             raise syntax_refused(error) from None
         lifted = lift(self._schema, ast, literals) if literals else None
-        shared = lifted is not None and not validate(self._schema, lifted, max_errors=1)
-        kept = lifted if shared and lifted is not None else ast
-        return Document(kept, compile_costs(self._schema, kept, self._limits.cost_max), tokens, shared)
+        if lifted is not None and not validate(self._schema, lifted, max_errors=1):
+            # What is valid for any literals is valid for these: the text itself needs no look.
+            return self._document(lifted, tokens, literal_names(len(literals)))
+        if errors := validate(self._schema, parse(text), max_errors=ERRORS_LISTED_MAX):
+            raise validation_refused(errors)
+        return self._document(ast, tokens, ())
 
-    def _check(self, ast: DocumentNode, text: str) -> None:
-        """Cheap checks first: each makes the next one safe."""
-        if validate(self._schema, ast, [NoFragmentCyclesRule]):
-            raise validation_refused(self._located_errors(text, only_cycles=True))
-        check_structure(ast, self._limits)
-        if validate(self._schema, ast, max_errors=1):
-            raise validation_refused(self._located_errors(text, only_cycles=False))
+    def _document(self, ast: DocumentNode, tokens: int, names: tuple[str, ...]) -> Document:
+        costs = compile_costs(self._schema, ast, self._limits.cost_max)
+        plan = compile_plan(self._schema, ast) if self._plans else None
+        return Document(ast, costs, tokens, names, plan)
 
-    def _located_errors(self, text: str, *, only_cycles: bool) -> list[GraphQLError]:
-        rules = [NoFragmentCyclesRule] if only_cycles else None
-        return validate(self._schema, parse(text), rules, max_errors=ERRORS_LISTED_MAX)
+    def _refuse_cycles(self, ast: DocumentNode, text: str) -> None:
+        """Nothing else that looks at fragments is safe before."""
+        rules = [NoFragmentCyclesRule]
+        if any(isinstance(node, FragmentDefinitionNode) for node in ast.definitions) and validate(
+            self._schema, ast, rules, max_errors=1
+        ):
+            raise validation_refused(validate(self._schema, parse(text), rules, max_errors=ERRORS_LISTED_MAX))

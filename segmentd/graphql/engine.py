@@ -4,8 +4,9 @@ No exception escapes. A request that is not executed gets errors alone (`request
 `data`, and `errors` beside it only if there are any.
 """
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+import msgspec
 import structlog
 from graphql import DocumentNode, ExecutionResult, Executor, execute_sync, parse
 from msgspec import Struct
@@ -22,15 +23,19 @@ from segmentd.graphql.errors import (
     variables_refused,
 )
 from segmentd.graphql.limits import DocumentLimits, too_expensive
-from segmentd.graphql.literals import variables_with
+from segmentd.graphql.plans import Plan, PlanInfo
 from segmentd.graphql.schema import build_schema
 from segmentd.settings import GraphQLSettings
 
 _log = structlog.get_logger(__name__)
 
 
-class GraphQLRequest(Struct, frozen=True, kw_only=True):
-    """A well-formed request: the HTTP side has checked the types."""
+_encode: Final = msgspec.json.Encoder().encode
+_NO_VARIABLES: Final[dict[str, Any]] = {}
+
+
+class GraphQLRequest(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A well-formed request, as it comes in JSON; unknown members are ignored, as the specification says."""
 
     query: str
     operation_name: str | None = None
@@ -40,11 +45,18 @@ class GraphQLRequest(Struct, frozen=True, kw_only=True):
 
 
 class GraphQLAnswer(Struct, frozen=True):
-    """An answer to be written as JSON."""
+    """An answer, ready to be sent."""
 
     kind: Literal["success", "request_error", "field_errors"]
-    """request_error: not executed, `body` has no `data`. field_errors: executed, with errors beside the data."""
-    body: dict[str, Any]
+    """request_error: not executed, there is no `data`. field_errors: executed, with errors beside the data."""
+    encoded: bytes
+    """JSON, UTF-8."""
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """`encoded`, decoded again."""
+        decoded: dict[str, Any] = msgspec.json.decode(self.encoded)
+        return decoded
 
 
 class GraphQLEngine:
@@ -61,7 +73,10 @@ class GraphQLEngine:
         self.schema = build_schema(schema)
         self._catalog = catalog
         self._cost_max = settings.cost_max
-        self._contexts = {right: ReadContext(store, catalog, schema, right) for right in ("public", "private")}
+        rights: tuple[Right, ...] = ("public", "private")
+        self._infos = {right: PlanInfo(ReadContext(store, catalog, schema, right)) for right in rights}
+        self.answered_by_plans = 0
+        """Requests whose answer a plan wrote; all others went to the executor or were refused."""
         self._limits = DocumentLimits(
             document_bytes_max=settings.document_bytes_max,
             tokens_max=settings.tokens_max,
@@ -69,35 +84,51 @@ class GraphQLEngine:
             aliases_max=settings.aliases_max,
             cost_max=settings.cost_max,
         )
-        self._documents = DocumentCache(self.schema, self._limits, settings.document_cache_entries_max)
+        self._documents = DocumentCache(
+            self.schema, self._limits, settings.document_cache_entries_max, plans=settings.plans
+        )
 
     def execute(self, request: GraphQLRequest, *, right: Right) -> GraphQLAnswer:
         """The answer to one request. right: of the key that asks."""
         try:
-            return self._execute(request, self._contexts[right])
+            return self._execute(request, self._infos[right])
         except RequestRefused as refusal:
-            return GraphQLAnswer("request_error", {"errors": refusal.errors})
+            return _answer("request_error", {"errors": refusal.errors})
         except Exception:  # noqa: BLE001  # a client must get an answer; the log gets the traceback
             _log.exception("graphql_engine_failed")
-            return GraphQLAnswer("field_errors", {"errors": [internal_error()], "data": None})
+            return _answer("field_errors", {"errors": [internal_error()], "data": None})
 
-    def _execute(self, request: GraphQLRequest, context: ReadContext) -> GraphQLAnswer:
+    def _execute(self, request: GraphQLRequest, info: PlanInfo) -> GraphQLAnswer:
         document, literals = self._documents.prepare(request.query)
-        variables = variables_with(request.variables, literals) if literals else request.variables
+        variables = request.variables or _NO_VARIABLES
+        if literals:
+            variables = {**variables, **dict(zip(document.literal_names, literals, strict=True))}
         cost = document.costs.get(request.operation_name)
-        if cost is not None and cost.at(variables or {}, len(self._catalog.segments)) > self._cost_max:
-            raise limit_refused(too_expensive(self._cost_max))
-        result = self._run(document.ast, variables, request, context)
+        if cost is not None:
+            if cost.at(variables, len(self._catalog.segments)) > self._cost_max:
+                raise limit_refused(too_expensive(self._cost_max))
+            if document.plan is not None and (encoded := self._planned(document.plan, info, variables)) is not None:
+                return GraphQLAnswer("success", encoded)
+        result = self._run(document.ast, variables, request, info.context)
         if not result.errors:
-            return GraphQLAnswer("success", {"data": result.data})
+            return _answer("success", {"data": result.data})
         # Kept documents have no locations, and shared ones not the client's names; tell it from the text itself.
-        located = self._run(parse(request.query), request.variables, request, context)
+        located = self._run(parse(request.query), request.variables, request, info.context)
         errors = located.errors or []
         if cost is None:
             raise operation_refused(errors)
         if located.data is None and not any(error.path for error in errors):
             raise variables_refused(errors)
-        return GraphQLAnswer("field_errors", {"errors": [field_error(error) for error in errors], "data": located.data})
+        return _answer("field_errors", {"errors": [field_error(error) for error in errors], "data": located.data})
+
+    def _planned(self, plan: Plan, info: PlanInfo, variables: dict[str, Any]) -> bytes | None:
+        """What the plan writes; None: the executor shall answer."""
+        try:
+            encoded = plan(info, variables)
+        except Exception:  # noqa: BLE001  # whatever it is, the executor meets it again and tells client and log
+            return None
+        self.answered_by_plans += 1
+        return encoded
 
     def _run(
         self, ast: DocumentNode, variables: dict[str, Any] | None, request: GraphQLRequest, context: ReadContext
@@ -110,3 +141,7 @@ class GraphQLEngine:
             operation_name=request.operation_name,
             executor_class=Executor,
         )
+
+
+def _answer(kind: Literal["success", "request_error", "field_errors"], body: dict[str, Any]) -> GraphQLAnswer:
+    return GraphQLAnswer(kind, _encode(body))

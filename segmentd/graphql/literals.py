@@ -18,6 +18,7 @@ from graphql import (
     SKIP,
     DocumentNode,
     GraphQLSchema,
+    GraphQLString,
     NameNode,
     OperationDefinitionNode,
     StringValueNode,
@@ -27,6 +28,7 @@ from graphql import (
     VariableNode,
     Visitor,
     VisitorAction,
+    get_named_type,
     parse_type,
     visit,
 )
@@ -56,18 +58,16 @@ def outline_of(text: str) -> Outline | None:
     return Outline('"'.join(pieces[::2]), literals)
 
 
-def variables_with(variables: dict[str, Any] | None, literals: list[str]) -> dict[str, Any]:
-    """The client's variables and those of the lifted document."""
-    merged = dict(variables) if variables else {}
-    for number, literal in enumerate(literals):
-        merged[f"{LITERAL_PREFIX}{number}"] = literal
-    return merged
+def literal_names(count: int) -> tuple[str, ...]:
+    """The variables of a lifted document with so many literals, in the order of the text."""
+    return tuple(f"{LITERAL_PREFIX}{number}" for number in range(count))
 
 
 def lift(schema: GraphQLSchema, document: DocumentNode, literals: list[str]) -> DocumentNode | None:
     """The lifted document, not yet validated; None where a literal cannot be lifted.
 
-    document: valid. literals: as `outline_of` found them in its text.
+    document: parsed. literals: as `outline_of` found them in its text. Only literals where the schema has a String are
+    lifted, so that any literal fits where a variable does.
     """
     if len(document.definitions) != 1 or not isinstance(document.definitions[0], OperationDefinitionNode):
         return None
@@ -97,7 +97,7 @@ class _Lifter(Visitor):
 
     def enter_string_value(self, node: StringValueNode, *_: Any) -> VariableNode | None:
         type_ = self.type_info.get_input_type()
-        if type_ is None:
+        if type_ is None or get_named_type(type_) is not GraphQLString:
             return None
         name = NameNode(value=f"{LITERAL_PREFIX}{len(self.literals)}")
         self.literals.append(node.value)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from graphql import GraphQLFieldResolver, GraphQLResolveInfo
+from msgspec import Struct
 
 from segmentd.domain.identifiers import IdentifierKind
 from segmentd.domain.membership import is_qualified, ts_ms_of
@@ -31,15 +32,12 @@ class Customer(NamedTuple):
     key: bytes | None
 
 
-class Membership(NamedTuple):
+class Membership(Struct, frozen=True, gc=False):
     """A segment as one customer sees it: both the edge and its node."""
 
     segment: Segment
     version: int | None
-
-    @property
-    def state(self) -> str:
-        return QUALIFIED if self.version is not None and is_qualified(self.version) else NOT_QUALIFIED
+    state: str
 
 
 class Connection(NamedTuple):
@@ -93,7 +91,7 @@ def customer_audiences(
     context = info.context
     wanted = _BY_DEFAULT if states is None else _wanted_states(states)
     segments = _all_segments(context) if subset is None else _subset_segments(context, subset)
-    memberships = [found for found in _memberships(context, customer.key, segments) if found.state in wanted]
+    memberships = _memberships(context, customer.key, segments, wanted)
     if not page:
         names = [found.segment.segment_id for found in memberships]
         return Connection(memberships, names, 0, len(memberships))
@@ -127,11 +125,19 @@ def _subset_segments(context: ReadContext, subset: Iterable[str | None]) -> list
     return list(found.values())
 
 
-def _memberships(context: ReadContext, key: bytes | None, segments: list[Segment]) -> list[Membership]:
-    if key is None or not segments:
-        return [Membership(segment, None) for segment in segments]
-    audiences = [segment.definition.external_audience_id for segment in segments]
-    return [Membership(*pair) for pair in zip(segments, context.store.lookup(key, audiences), strict=True)]
+def _memberships(
+    context: ReadContext, key: bytes | None, segments: list[Segment], wanted: frozenset[str]
+) -> list[Membership]:
+    """Those in one of the wanted states, in the order of `segments`."""
+    versions: list[int | None] = [None] * len(segments)
+    if key is not None and segments:
+        versions = context.store.lookup(key, [segment.definition.external_audience_id for segment in segments])
+    found = []
+    for segment, version in zip(segments, versions, strict=True):
+        state = QUALIFIED if version is not None and is_qualified(version) else NOT_QUALIFIED
+        if state in wanted:
+            found.append(Membership(segment, version, state))
+    return found
 
 
 def _order(subset: Iterable[str | None]) -> dict[str, int]:

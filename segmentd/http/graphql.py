@@ -34,18 +34,8 @@ _NOT_STORED: Final = ("cache-control", "no-store")  # the answer is about one pe
 _ACCEPTS_REMEMBERED_MAX: Final = 256
 
 
-class GraphQLBody(msgspec.Struct, rename="camel"):
-    """The parameters of a request; unknown ones are ignored, as the specification says."""
-
-    query: str
-    operation_name: str | None = None
-    variables: dict[str, Any] | None = None
-    extensions: dict[str, Any] | None = None
-
-
-_DECODE_BODY: Final = msgspec.json.Decoder(GraphQLBody)
+_DECODE_BODY: Final = msgspec.json.Decoder(GraphQLRequest)
 _DECODE_MAP: Final[msgspec.json.Decoder[dict[str, Any] | None]] = msgspec.json.Decoder(dict[str, Any] | None)
-_ENCODE: Final = msgspec.json.Encoder().encode
 
 
 class GraphQLApi:
@@ -74,17 +64,11 @@ class GraphQLApi:
         answer.headers += (_NOT_STORED,)
         return answer
 
-    def _answer(self, parsed: GraphQLBody, request: Request, media_type: str) -> Answer:
-        asked = GraphQLRequest(
-            query=parsed.query,
-            operation_name=parsed.operation_name,
-            variables=parsed.variables,
-            extensions=parsed.extensions,
-        )
+    def _answer(self, parsed: GraphQLRequest, request: Request, media_type: str) -> Answer:
         right: Literal["public", "private"] = "public" if request.key is None else request.key.right
-        answer = self._engine.execute(asked, right=right)
+        answer = self._engine.execute(parsed, right=right)
         refused = answer.kind == "request_error" and media_type == RESPONSE_TYPE
-        return Answer(400 if refused else 200, _ENCODE(answer.body), (_CONTENT_TYPES[media_type],))
+        return Answer(400 if refused else 200, answer.encoded, (_CONTENT_TYPES[media_type],))
 
     def _media_type(self, request: Request) -> str:
         """The media type of the answer. Raises NotAcceptable."""
@@ -100,7 +84,7 @@ class GraphQLApi:
         return chosen
 
 
-def _parse_body(body: bytes) -> GraphQLBody:
+def _parse_body(body: bytes) -> GraphQLRequest:
     try:
         return _DECODE_BODY.decode(body)
     except msgspec.ValidationError as error:
@@ -112,14 +96,14 @@ def _parse_body(body: bytes) -> GraphQLBody:
         raise InvalidRequest("body", "The body is no JSON that is read here: it is nested too deeply.") from None
 
 
-def _parse_query(request: Request) -> GraphQLBody:
+def _parse_query(request: Request) -> GraphQLRequest:
     try:
         fields = request.query_fields()
     except ValueError as error:
         raise InvalidRequest("query string", f"The query string cannot be read: {error}.") from None
     if "query" not in fields:
         raise InvalidRequest("query", "The field query is missing from the query string.")
-    return GraphQLBody(
+    return GraphQLRequest(
         query=fields["query"],
         operation_name=fields.get("operationName") or None,
         variables=_map(fields, "variables"),

@@ -1,12 +1,15 @@
 """The document cache: it changes nothing but the time, and stays within its bounds."""
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from graphql import GraphQLError, graphql_sync
+from graphql import GraphQLError, graphql_sync, parse
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segmentd.graphql import documents
 from segmentd.graphql.context import ReadContext
 from segmentd.graphql.documents import TOKENS_A_DOCUMENT_MEAN, DocumentCache, Prepared
 from segmentd.graphql.errors import RequestRefused
@@ -117,6 +120,50 @@ def test_a_document_too_large_to_keep_drives_nothing_out() -> None:
     hot = cache.prepare("{audiences {totalCount}}").document
     cache.prepare("{audiences {" + "__typename " * 60 + "totalCount " * 80 + "}}")
     assert cache.prepare("{audiences {totalCount}}").document is hot
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed", "validated"),
+    [
+        ("{audiences {" + "nope " * 20 + "}}", 2, 1),
+        ("{audiences {totalCount}}", 2, 1),
+        ('{audience(name: "a") {name}}', 1, 1),
+        ('{audience(name: "a") {nope}}', 2, 2),
+        ("{audiences {...F}} fragment F on AudienceConnection {nope}", 2, 2),
+    ],
+)
+def test_an_unknown_text_is_looked_at_few_times(
+    monkeypatch: pytest.MonkeyPatch, text: str, parsed: int, validated: int
+) -> None:
+    """Each look at a text of `tokens_max` tokens stops the loop for tens of milliseconds."""
+    counts = Counter[str]()
+    for name in ("parse", "validate"):
+        monkeypatch.setattr(documents, name, counting(counts, getattr(documents, name), name))
+    is_refused(cache_of(8), text)
+    assert counts == {"parse": parsed, "validate": validated}
+
+
+def counting(counts: Counter[str], function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def counted(*arguments: Any, **named: Any) -> Any:
+        counts[name] += 1
+        return function(*arguments, **named)
+
+    return counted
+
+
+def test_by_default_thousands_of_unknown_fields_are_refused_before_they_are_parsed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = Counter[str]()
+    monkeypatch.setattr(documents, "parse", counting(counts, parse, "parse"))
+    text = "{audiences {" + " ".join(f"nope{number}" for number in range(2_000)) + "}}"
+    assert World().code(text) == "TOO_MANY_TOKENS"
+    assert counts == {}
+
+
+def test_by_default_a_pasted_subset_of_a_thousand_names_is_answered() -> None:
+    answer = World().ask(js_query("u-1", *(f"segment_{number}" for number in range(1_000))))
+    assert answer.kind == "success"
 
 
 LITERALS = st.sampled_from(

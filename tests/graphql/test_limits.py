@@ -135,7 +135,7 @@ def test_aliases_are_bounded_and_colons_of_arguments_are_none() -> None:
     ids=["same leaf", "same field", "many fragments", "doubling fragments"],
 )
 def test_documents_that_are_dear_to_validate_are_refused_before(query: str) -> None:
-    refused(World(), query, "QUERY_TOO_EXPENSIVE", "cost_max")
+    refused(World(tokens_max=5_000), query, "QUERY_TOO_EXPENSIVE", "cost_max")
 
 
 def test_the_full_introspection_query_passes_the_default_limits() -> None:
