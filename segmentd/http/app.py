@@ -4,10 +4,8 @@
                     telemetry=...)
     app.edge        # for other roads in: `edge.find(path)`, `await edge.answer(request, match)`
 
-Owns the list of routes and the wiring. Never handles a request itself: Quart hosts the app (ASGI, WebSockets, later
-pages), `connection.HttpConnection` takes HTTP requests at Quart's own seam `asgi_http_class`, and the route table
-decides. The table is ours and not Quart's because a second road in has to use it, because an encoded slash must stay
-in its part of the path, and because every error must have our shape.
+Owns the list of routes and the wiring. Never handles a request itself: Quart finds the view (`views.py`), the view asks
+the edge. The list is ours, and Quart's rules are made of it, because a second road in and `/openapi.json` need it too.
 """
 
 from __future__ import annotations
@@ -16,14 +14,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from quart.wrappers.base import BaseRequestWebsocket
 from quart_trio import QuartTrio
+from werkzeug.routing import MapAdapter
 
 from segmentd.domain.events import EventRules
 from segmentd.domain.identifiers import IdentifierSchema
 from segmentd.domain.segments import SegmentRules
 from segmentd.graphql.engine import GraphQLEngine
 from segmentd.http.auth import Keyring
-from segmentd.http.connection import HttpConnection
+from segmentd.http.connection import HttpConnection, UploadRequest
 from segmentd.http.cors import Cors
 from segmentd.http.edge import Edge
 from segmentd.http.errors import events_shape, graphql_shape
@@ -34,6 +34,7 @@ from segmentd.http.operations import OperationsApi
 from segmentd.http.readiness import Readiness
 from segmentd.http.routing import Operation, Route, RouteTable
 from segmentd.http.segments import SegmentCatalog, SegmentsApi
+from segmentd.http.views import Views
 from segmentd.settings import Settings
 from segmentd.telemetry import Telemetry
 
@@ -43,12 +44,24 @@ NAME: Final = "segmentd"
 class App(QuartTrio):
     """The ASGI application that Hypercorn runs."""
 
-    asgi_http_class = HttpConnection  # type: ignore[assignment]  # same shape, no common base
+    asgi_http_class = HttpConnection
+    request_class = UploadRequest
 
     def __init__(self, edge: Edge, request_read_seconds_max: float) -> None:
         super().__init__(NAME, static_folder=None)
         self.edge = edge
-        self.request_read_seconds_max = request_read_seconds_max
+        # Each route has its own bound, in the views; sending is bounded where the socket is.
+        self.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
+        # One slash at the end of a path means nothing; no path is ever redirected to another.
+        self.url_map.strict_slashes = False
+        self.url_map.merge_slashes = False
+        Views(edge, request_read_seconds_max).register(self)
+
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
+        """Routes do not depend on the host that a client names, be it well-formed or not."""
+        if request is None:
+            return super().create_url_adapter(request)
+        return self.url_map.bind(NAME, path_info=request.path, default_method=request.method, url_scheme=request.scheme)
 
 
 def build_app(

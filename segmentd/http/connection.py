@@ -1,129 +1,121 @@
-"""One request on a Hypercorn connection: read it within its bounds, have it answered, send the answer.
+"""Quart's connection, body and request, where they must do otherwise.
 
-Owns the ASGI conversation. Never knows a route's meaning; the edge does.
+Owns what happens between Hypercorn's messages and a view. Never knows a route's meaning.
 
 Invariants:
-1. A body is read whole before it is handled, never past its bound, and never for longer than the time for it.
-2. A client that goes away while its request is handled cancels nothing: what was begun is finished and the answer is
+1. A client that goes away while its request is handled cancels nothing: what was begun is finished and the answer is
    dropped. (quart-trio cancels the handler at a disconnect, and at `Connection: close` the last send with it.)
+2. No more than `BUFFERED_BYTES_MAX` of a body (and one message) wait for their reader; then the client waits.
 3. Where the body was not read to its end, the answer is sent first and the rest is drained for a bounded time, so
    that the client can read the answer before the connection is reset.
 """
 
 from __future__ import annotations
 
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import trio
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
+from quart import Request as QuartRequest
+from quart_trio.asgi import TrioASGIHTTPConnection
+from quart_trio.wrappers import TrioRequest
+from quart_trio.wrappers.request import TrioBody
 
-from segmentd.domain.refusals import Refusal, TooLarge
-from segmentd.http.errors import body_timeout
-from segmentd.http.exchange import Answer, Request
-from segmentd.http.routing import Match
+from segmentd.http.rules import raw_path_of, routing_path
 
-if TYPE_CHECKING:
-    from segmentd.http.app import App
-
-# Paths that nothing serves, and methods without a body, still have their bound.
-OTHER_BODY_BYTES_MAX: Final = 65_536
+BUFFERED_BYTES_MAX: Final = 262_144
 DRAIN_SECONDS_MAX: Final = 2.0
-_WITHOUT_BODY: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
 class ClientGoneError(Exception):
-    """The client left before its request was whole; nothing was handled."""
+    """The client left before its request was whole."""
 
 
-class HttpConnection:
-    """Serves one request; the name and the signature are Quart's (`asgi_http_class`)."""
+class UploadBody(TrioBody):
+    """A request's body as it comes in. Read it with `async for`; raises ClientGoneError where the client left."""
 
-    def __init__(self, app: App, scope: HTTPScope) -> None:
-        self._edge = app.edge
-        self._read_seconds_max = app.request_read_seconds_max
-        self._scope = scope
+    def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
+        super().__init__(expected_content_length, max_content_length)
+        self._taken = trio.Event()
+        self._wanted = True
+        self.client_gone = False
 
-    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Read, answer, send."""
-        request = request_of(self._scope)
-        match = self._edge.find(request.path)
-        trouble: Refusal | None = None
+    @property
+    def complete(self) -> bool:
+        """Whether all of it has come in, and the client is still there."""
+        return self._complete.is_set() and not self.client_gone
+
+    async def put(self, part: bytes) -> None:
+        """Take in what came; waits for the reader where too much has not been read yet."""
+        if not self._wanted:
+            return
+        self.append(part)
+        while len(self._data) >= BUFFERED_BYTES_MAX and self._wanted:
+            self._taken = trio.Event()
+            await self._taken.wait()
+
+    def leave(self) -> None:
+        """The client sends no more; that is an error for the reader unless the body is complete."""
+        if not self._complete.is_set():
+            self.client_gone = True
+            self.set_complete()
+
+    async def drain(self) -> None:
+        """Throw away what was not read and what still comes, for a bounded time."""
+        self._wanted = False
+        self.clear()
+        self._taken.set()
+        with trio.move_on_after(DRAIN_SECONDS_MAX):
+            await self._complete.wait()
+
+    async def __anext__(self) -> bytes:
         try:
-            request.body = await self._body(request, match, receive)
-        except Refusal as refusal:
-            trouble = refusal
-        except ClientGoneError:
-            return
-        answer = await self._edge.answer(request, match, trouble)
-        await self._send(answer, send, receive if trouble is not None else None)
-
-    async def _body(self, request: Request, match: Match, receive: ASGIReceiveCallable) -> bytes:
-        """The whole body. Raises TooLarge, RequestTimeout, ClientGoneError."""
-        route = match.route
-        limit = route.body_bytes_max if route is not None and route.body_bytes_max else OTHER_BODY_BYTES_MAX
-        name = route.limit_name if route is not None else ""
-        # h11 and h2 have checked that it is a number.
-        if int(request.headers.get("content-length", 0)) > limit:
-            raise _too_large(limit, name)
-        with trio.move_on_after(self._read_seconds_max):
-            return await _read(receive, limit, name)
-        raise body_timeout(self._read_seconds_max)
-
-    async def _send(self, answer: Answer, send: ASGISendCallable, unread: ASGIReceiveCallable | None) -> None:
-        headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers]
-        if answer.status not in _WITHOUT_BODY:
-            headers.append((b"content-length", str(len(answer.body)).encode()))
-        if (answer.close or unread is not None) and self._scope["http_version"].startswith("1"):
-            headers.append((b"connection", b"close"))  # HTTP/2 has no such header
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        if unread is None:
-            await send({"type": "http.response.body", "body": answer.body, "more_body": False})
-            return
-        await send({"type": "http.response.body", "body": answer.body, "more_body": True})
-        await _drain(unread)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return await super().__anext__()
+        except StopAsyncIteration:
+            if self.client_gone:
+                raise ClientGoneError from None
+            raise
+        finally:
+            self._taken.set()
 
 
-def request_of(scope: HTTPScope) -> Request:
-    """The request without its body."""
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    path = scope["raw_path"].decode("latin-1")
-    if not path.startswith("/") and "://" in path:
-        # A client that takes this for a proxy sends the whole address (RFC 9112 3.2.2).
-        path = "/" + path.partition("://")[2].partition("/")[2]
-    return Request(scope["method"], path, scope["query_string"].decode("latin-1"), headers)
+class UploadRequest(TrioRequest):
+    """A request whose body is an `UploadBody`."""
+
+    body_class = UploadBody
+    body: UploadBody
 
 
-async def _read(receive: ASGIReceiveCallable, limit: int, limit_name: str) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message: Any = await receive()
-        if message["type"] != "http.request":
-            raise ClientGoneError
-        part = message.get("body", b"")
-        if part:
-            size += len(part)
-            if size > limit:
-                raise _too_large(limit, limit_name)
-            parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+class HttpConnection(TrioASGIHTTPConnection):
+    """One request on a Hypercorn connection, served by Quart."""
 
+    def _create_request_from_scope(self, send: ASGISendCallable) -> QuartRequest:
+        self.scope["path"] = routing_path(raw_path_of(self.scope))
+        return super()._create_request_from_scope(send)
 
-async def _drain(receive: ASGIReceiveCallable) -> None:
-    """Throw away what still comes, so that the client gets to reading the answer."""
-    with trio.move_on_after(DRAIN_SECONDS_MAX):
+    async def handle_messages(  # type: ignore[override]
+        self, _nursery: trio.Nursery, request: UploadRequest, receive: ASGIReceiveCallable
+    ) -> None:
+        """Feed the body; unlike the original this cancels nothing when the client leaves."""
         while True:
             message: Any = await receive()
-            if message["type"] != "http.request" or not message.get("more_body", False):
+            if message["type"] != "http.request":
+                request.body.leave()
                 return
+            await request.body.put(message.get("body", b""))
+            if not message.get("more_body", False):
+                request.body.set_complete()
 
+    async def handle_request(  # type: ignore[override]
+        self, nursery: trio.Nursery, request: UploadRequest, send: ASGISendCallable
+    ) -> None:
+        """As the original; what was not read of the body is drained before the answer ends."""
 
-def _too_large(limit: int, name: str) -> TooLarge:
-    where = f" ([limits] {name})" if name else ""
-    return TooLarge(f"The body is larger than {limit} bytes{where}.", name or "body", limit)
+        async def send_or_drain(message: Any) -> None:
+            if request.body.client_gone:
+                return
+            if message["type"] == "http.response.body" and not message["more_body"] and not request.body.complete:
+                await request.body.drain()
+            await send(message)
+
+        await super().handle_request(nursery, request, send_or_drain)

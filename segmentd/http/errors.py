@@ -32,6 +32,7 @@ from segmentd.domain.refusals import (
     Unavailable,
     UnsupportedMediaType,
 )
+from segmentd.domain.wholelist import UnreadableFile
 from segmentd.http.exchange import JSON, PROBLEM_JSON, Answer, Header, Request
 from segmentd.http.negotiation import names
 
@@ -47,6 +48,12 @@ class NoSuchPath(EdgeRefusal):
     """Nothing is served at this path."""
 
     code = "NO_SUCH_PATH"
+
+
+class NotFound(EdgeRefusal):
+    """The path names a thing that is not there."""
+
+    code = "NOT_FOUND"
 
 
 class MethodNotAllowed(EdgeRefusal):
@@ -93,6 +100,18 @@ class RequestTimeout(EdgeRefusal):
     code = "REQUEST_TIMEOUT"
 
 
+class Conflict(EdgeRefusal):
+    """The thing is in a state that does not allow it."""
+
+    code = "CONFLICT"
+
+
+class BodyBrokenOff(EdgeRefusal):
+    """The client left before the body that a handler was reading was whole. Nobody is there to be told."""
+
+    code = "BODY_BROKEN_OFF"
+
+
 def body_timeout(seconds_max: float) -> RequestTimeout:
     """What every road says when a body stops coming."""
     return RequestTimeout(
@@ -111,14 +130,17 @@ STATUS_OF: Final[dict[type[Refusal], int]] = {
     InvalidEvents: 400,
     InvalidSegment: 400,
     InvalidRequest: 400,
+    BodyBrokenOff: 400,
     LimitReached: 400,
     Forbidden: 403,
     PassthroughDisabled: 403,
     NoSuchPath: 404,
+    NotFound: 404,
     SegmentNotFound: 404,
     MethodNotAllowed: 405,
     NotAcceptable: 406,
     RequestTimeout: 408,
+    Conflict: 409,
     AlreadyExists: 412,
     PreconditionFailed: 412,
     RevisionMismatch: 412,
@@ -238,6 +260,8 @@ def _particulars(refusal: Refusal) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if isinstance(refusal, InvalidSegment | InvalidRequest | LimitReached):
         found["field"] = refusal.field
+    if isinstance(refusal, UnreadableFile) and refusal.line is not None:
+        found["line"] = refusal.line
     if isinstance(refusal, TooLarge | LimitReached):
         found |= {"limit_name": refusal.limit_name, "limit": refusal.limit}
     return found

@@ -5,7 +5,8 @@ same handlers. Never touches a socket.
 
 Invariants:
 1. Header names of a `Request` are lower case; a header that came twice is joined with ", ".
-2. The body of a `Request` is whole before a handler sees it.
+2. The body of a `Request` is whole before a handler sees it, but on a route that `streams`: there `stream` gives the
+   parts as they come, and ends with a refusal where they stop coming or are too many.
 3. An `Answer` has all its headers except `content-length` and what belongs to the connection.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import itertools
 import re
 import secrets
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -45,6 +47,8 @@ class Request(msgspec.Struct):
     """Parts of the path that the route names, decoded."""
     request_id: str = ""
     key: Key | None = None
+    stream: AsyncIterator[bytes] | None = None
+    """The body of a request to a route that streams; read at most once."""
 
     def query_fields(self) -> dict[str, str]:
         """The query's fields, decoded; the last one of a name wins. Raises ValueError: not UTF-8, or too many."""
@@ -55,12 +59,13 @@ class Request(msgspec.Struct):
 
 
 class Answer(msgspec.Struct):
-    """What goes back. `close`: the connection ends after it."""
+    """What goes back. `close`: the connection ends after it. `stream`: the body in parts, instead of `body`."""
 
     status: int
     body: bytes = b""
     headers: tuple[Header, ...] = (JSON,)
     close: bool = False
+    stream: AsyncGenerator[bytes, None] | None = None
 
 
 def request_id_of(headers: dict[str, str]) -> str:

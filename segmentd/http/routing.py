@@ -39,6 +39,7 @@ class Route(msgspec.Struct, frozen=True):
 
     template: parts are literal, `{name}`, or `{name}:verb`; a name takes one part, never a slash.
     public: browsers on other sites may call it (CORS). drains: refused while the service starts or ends.
+    streams: the handler reads `Request.stream` as it comes; the bound of the body holds all the same.
     """
 
     template: str
@@ -48,6 +49,7 @@ class Route(msgspec.Struct, frozen=True):
     limit_name: str = ""
     public: bool = False
     drains: bool = True
+    streams: bool = False
 
     def operation(self, method: str) -> Operation | None:
         """The operation for `method`; HEAD is GET without the body."""
