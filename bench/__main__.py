@@ -47,7 +47,7 @@ def _show(results: Results, contestants: Sequence[Contestant], facts: dict[str, 
     names = {contestant.name: contestant.describes for contestant in contestants}
     print(report.as_text(report.table(results, list(names))))
     judged = aims.judged(results)
-    print("", *judged, sep="\n")
+    print("", *judged, "", report.disturbance(results), sep="\n")
     for failure in results.failures:
         print(f"FAILED: {failure.contestant}: {failure.work}, round {failure.round}: {failure.reason}")
     if folder is None:

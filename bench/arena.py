@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench.answers import EVENTS, GRAPHQL, Question, check_all, write_work_file
 from bench.contestants import Contestant
-from bench.processes import BenchError, cpu_seconds_of
+from bench.processes import BenchError, busy_seconds_of, cpu_seconds_of
 from bench.texts import python_sdk_body
 from bench.work import SEED, EventWork, MixedWork, QueryWork, questions_of
 from bench.world import (
@@ -50,8 +50,9 @@ IDLE_SECONDS_MAX = 120.0
 class Arena:
     """Runs work on contestants. seconds: whole, of one measurement. scratch: for files that wrk reads."""
 
-    def __init__(self, scratch: Path, load_cpus: Sequence[int], seconds: int) -> None:
+    def __init__(self, scratch: Path, server_cpus: Sequence[int], load_cpus: Sequence[int], seconds: int) -> None:
         self._scratch = scratch
+        self._server_cpus = server_cpus
         self._load_cpus = load_cpus
         self._seconds = seconds
         self._runs = 0
@@ -151,11 +152,15 @@ class Arena:
 
     @contextlib.contextmanager
     def _observed(self, contestant: Contestant) -> Iterator[dict[str, float]]:
-        """Adds how busy server and load were, each as a share of one core."""
+        """Adds how busy server, load, and all else on the server's cores were, each as a share of one core."""
         values: dict[str, float] = {}
-        use, before, started = LoadUse(), cpu_seconds_of(contestant.pids()), time.monotonic()
+        use, started = LoadUse(), time.monotonic()
+        before, busy_before = cpu_seconds_of(contestant.pids()), busy_seconds_of(self._server_cpus)
         yield values
-        values["server_cpu"] = (cpu_seconds_of(contestant.pids()) - before) / (time.monotonic() - started)
+        seconds = time.monotonic() - started
+        values["server_cpu"] = (cpu_seconds_of(contestant.pids()) - before) / seconds
+        busy = (busy_seconds_of(self._server_cpus) - busy_before) / seconds
+        values["foreign_cpu"] = max(0.0, busy - values["server_cpu"])
         values["load_cpu"] = use.share()
 
     def _check_members(self, contestant: Contestant, memberships: int) -> None:

@@ -176,13 +176,13 @@ REDIS_SERVER: Final[Sequence[str]] = [
 
 def choose(names: Sequence[str]) -> list[Contestant]:
     """The contestants by name, all of them for no names; segmentd first. Raises BenchError for an unknown name."""
-    makers: dict[str, Callable[[], Contestant]] = {
-        "segmentd": lambda: Segmentd("segmentd", "as it is delivered", {}),
+    makers: dict[str, Callable[[], Contestant]] = {"segmentd": lambda: Segmentd("segmentd", "as it is delivered", {})}
+    if slow_road := main_road_overrides():
+        makers["main-road"] = lambda: Segmentd("main-road", "segmentd without its fast roads", slow_road)
+    makers |= {
         "well-done": lambda: Peer("well-done", "well_done", "FastAPI, redis-py, msgspec, Lua, cached graphql-core"),
         "plain": lambda: Peer("plain", "plain", "FastAPI, redis-py, pydantic, pipelined HSET, ariadne"),
     }
-    if slow_road := main_road_overrides():
-        makers["main-road"] = lambda: Segmentd("main-road", "segmentd without lane and plans", slow_road)
     unknown = [name for name in names if name not in makers]
     if unknown:
         raise BenchError(f"unknown contestants {', '.join(unknown)}; there are {', '.join(makers)}")

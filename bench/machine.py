@@ -53,6 +53,8 @@ def facts() -> dict[str, str]:
 def commit() -> str:
     """The short hash, with `+changes` where the package differs from it."""
     root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return "no-commit"
     short = _first_line(["git", "-C", str(root), "rev-parse", "--short", "HEAD"])
     changed = _first_line(["git", "-C", str(root), "status", "--porcelain", "--", "segmentd", "bench"])
     return f"{short}+changes" if changed else short

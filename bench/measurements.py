@@ -52,6 +52,8 @@ class Median(msgspec.Struct, frozen=True):
     rounds: int
 
 
+FOREIGN_SHARE_MAX: Final = 0.1
+
 METRICS: Final[dict[str, tuple[Metric, ...]]] = {
     "queries": (
         Metric("per_second", "queries/s", True),
@@ -112,6 +114,11 @@ class Results:
         measured = [(entry.part, entry.work) for entry in self.measurements]
         failed = [(entry.part, entry.work) for entry in self.failures]
         return sorted(dict.fromkeys([*measured, *failed]), key=lambda work: list(METRICS).index(work[0]))
+
+    def disturbed(self) -> float:
+        """The share of measurements during which something else took a tenth of the servers' core or more."""
+        shares = [entry.values["foreign_cpu"] for entry in self.measurements if "foreign_cpu" in entry.values]
+        return sum(share >= FOREIGN_SHARE_MAX for share in shares) / len(shares) if shares else 0.0
 
     def median(self, part: str, work: str, contestant: str, key: str) -> Median | None:
         """None where it was not measured."""

@@ -45,7 +45,7 @@ class Run:
         self._contestants = contestants
         self._plan = plan
         self._scratch = scratch
-        self._arena = Arena(scratch, plan.load_cpus, plan.seconds)
+        self._arena = Arena(scratch, plan.server_cpus, plan.load_cpus, plan.seconds)
         self.results = Results()
 
     def run(self, parts: Sequence[str]) -> None:
@@ -107,7 +107,9 @@ class Run:
             return False
         self.results.measurements.append(Measurement(part, work, contestant.name, number, values))
         shown = "  ".join(f"{name} {value:,.0f}" for name, value in values.items() if "per_second" in name)
-        busy = "  ".join(f"{name} {values[name]:.0%}" for name in ("server_cpu", "load_cpu") if name in values)
+        busy = "  ".join(
+            f"{name} {values[name]:.0%}" for name in ("server_cpu", "foreign_cpu", "load_cpu") if name in values
+        )
         say(f"{work} · {contestant.name} · round {number}: {shown}  {busy}")
         return True
 

@@ -64,6 +64,14 @@ def as_markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *body])
 
 
+def disturbance(results: Results) -> str:
+    """A sentence on how quiet the machine was."""
+    return (
+        f"Something else used a tenth or more of the servers' core during {results.disturbed():.0%} of the measurements"
+        " (`foreign_cpu` in the JSON file)."
+    )
+
+
 def write(
     folder: Path, stem: str, results: Results, contestants: dict[str, str], facts: dict[str, Any], aims: Sequence[str]
 ) -> list[Path]:
@@ -99,6 +107,8 @@ def _page(stem: str, results: Results, contestants: dict[str, str], facts: dict[
         "",
         "Medians of the rounds; ± is half the distance between the best and the worst round. A ratio above 1 means that"
         f" {next(iter(contestants))} is better.",
+        "",
+        disturbance(results),
         "",
         as_markdown(table(results, list(contestants))),
     ]

@@ -102,6 +102,15 @@ def test_a_slower_ingest_than_asked_misses_the_aim_for_queries_beside_it() -> No
     assert "reached" in aims.judged(Results([Measurement("mixed", MIXED[0].name, "segmentd", 1, values)]))[0]
 
 
+def test_a_run_says_how_often_something_else_was_busy() -> None:
+    shares = [
+        Measurement("queries", "w", "segmentd", n, {"foreign_cpu": share})
+        for n, share in enumerate((0.0, 0.5, 0.01, 0.1))
+    ]
+    assert Results(shares).disturbed() == 0.5
+    assert Results().disturbed() == 0
+
+
 def test_every_work_has_a_name_of_its_own_and_every_part_its_metrics() -> None:
     names = [work.name for work in (*QUERIES, *EVENTS, *MIXED)]
     assert len(set(names)) == len(names)
