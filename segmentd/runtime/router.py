@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from segmentd.domain.placement import shard_of
 from segmentd.domain.shard import Word
+from segmentd.runtime.mailbox import Reply
 from segmentd.runtime.shards import Merging, ShardActor
 
 
@@ -49,6 +50,14 @@ class Router:
         merging = Merging(len(self._shards), done)
         for shard in self._shards:
             await shard.inbox.put((audiences, merging))
+
+    async def flush(self) -> None:
+        """Wait until everything that was dispatched is merged."""
+        merged: Reply[None] = Reply()
+        merging = Merging(len(self._shards), lambda: merged.set(None))
+        for shard in self._shards:
+            await shard.inbox.put(([], merging))
+        await merged.wait()
 
     def close(self) -> None:
         """Close the shards' inboxes; what is in them is still merged."""

@@ -107,6 +107,7 @@ class LimitsSettings(Section, frozen=True, kw_only=True):
     events_inflated_bytes_max: BodyBytes = 4 * MIB
     segments_body_bytes_max: BodyBytes = 64 * KIB
     graphql_body_bytes_max: BodyBytes = 256 * KIB
+    imports_body_bytes_max: Annotated[int, Meta(ge=KIB, le=16 * TIB)] = TIB
     # An LMDB key has at most 511 bytes; audience number and identifier kind stand in front of the value.
     identifier_bytes_max: Annotated[int, Meta(ge=1, le=480)] = 256
     audience_id_chars_max: Annotated[int, Meta(ge=1, le=256)] = 128
@@ -161,7 +162,6 @@ class StorageSettings(Section, frozen=True, kw_only=True):
 class ImportsSettings(Section, frozen=True, kw_only=True):
     """[imports]: whole lists, from uploads, from a watched folder, from a bucket."""
 
-    body_bytes_max: Annotated[int, Meta(ge=KIB, le=16 * TIB)] = TIB
     line_bytes_max: Annotated[int, Meta(ge=KIB, le=16 * MIB)] = 64 * KIB
     rows_max: Annotated[int, Meta(ge=1, le=100_000_000_000)] = 1_000_000_000
     rejects_listed_max: Annotated[int, Meta(ge=0, le=10_000)] = 100
@@ -169,7 +169,6 @@ class ImportsSettings(Section, frozen=True, kw_only=True):
     shrink_share_max: Annotated[float, Meta(ge=0, le=1)] = 0.5
     slice_changes: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
     uploads_running_max: Annotated[int, Meta(ge=1, le=64)] = 4
-    upload_read_seconds_max: Seconds = 60
     jobs_waiting_max: Annotated[int, Meta(ge=1, le=100_000)] = 100
     jobs_kept_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_000
     watch_folder: Annotated[str, Meta(max_length=4_096)] = ""

@@ -1,0 +1,78 @@
+"""Conversation with a child process: its arguments as JSON, its standard input as bytes, its answers as JSON lines.
+
+The child is killed at the end if it still runs; whatever the children of this program do, that is safe.
+"""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import msgspec
+import trio
+
+_READ_BYTES = 65_536
+# An answer has at most some hundred short reasons in it.
+_LINE_BYTES_MAX = 16 << 20
+_END_SECONDS_MAX = 5.0
+
+T = TypeVar("T")
+
+
+class ChildDiedError(Exception):
+    """The child went away, or answered nonsense, in the middle of the conversation."""
+
+
+class Child:
+    """A running child."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self._process = process
+        self._buffer = b""
+
+    async def send(self, data: bytes) -> bool:
+        """Give it bytes; False if it listens no more (its last answer says why)."""
+        assert self._process.stdin is not None  # noqa: S101
+        try:
+            await self._process.stdin.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        return True
+
+    async def end_input(self) -> None:
+        """There is no more for it."""
+        assert self._process.stdin is not None  # noqa: S101
+        await self._process.stdin.aclose()
+
+    async def answer(self, kind: type[T]) -> T:
+        """The next line. Raises ChildDiedError."""
+        assert self._process.stdout is not None  # noqa: S101
+        while b"\n" not in self._buffer:
+            received = await self._process.stdout.receive_some(_READ_BYTES)
+            if not received:
+                raise ChildDiedError(f"it ended with status {await self._process.wait()}")
+            self._buffer += received
+            if len(self._buffer) > _LINE_BYTES_MAX:
+                raise ChildDiedError("it answered too long a line")
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return msgspec.json.decode(line, type=kind)
+
+
+@asynccontextmanager
+async def child(module: str, arguments: msgspec.Struct) -> AsyncIterator[Child]:
+    """Run `python -m module ARGUMENTS` for as long as the block runs."""
+    command = [sys.executable, "-m", module, msgspec.json.encode(arguments).decode()]
+    process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        yield Child(process)
+        await process.stdin.aclose()  # type: ignore[union-attr]
+        with trio.move_on_after(_END_SECONDS_MAX):
+            await process.wait()
+    finally:
+        with trio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+            await process.stdin.aclose()  # type: ignore[union-attr]
+            await process.stdout.aclose()  # type: ignore[union-attr]

@@ -1,0 +1,286 @@
+"""The importer: runs import jobs one after the other, each from where it stands to its end.
+
+    checking    compare list and members; refuse what looks like a mistake
+    qualifying  the listed ones become qualified at T, slice by slice
+    raising     the floor: qualifications from before T are void from here on
+    sweeping    members that are not listed and older than T are disqualified
+
+Invariants: (1) job.json is on disk before its phase begins, and every phase may be repeated, so a crash anywhere ends
+in the same state; (2) the floor is raised only when all listed ones are visible, and the sweep looks only at an index
+that holds everything from before the floor, so nobody who stays is ever seen outside, and nobody slips through; (3) up
+to the floor a job may be cancelled, from there on it goes through.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, Final, TypeVar
+
+import structlog
+import trio
+
+from segmentd.domain.importjob import ImportJob, State
+from segmentd.domain.membership import v_of
+from segmentd.domain.refusals import LimitReached
+from segmentd.domain.wholelist import share_too_large
+from segmentd.runtime.children import ChildDiedError, child
+from segmentd.runtime.importjobs import ImportJobs
+from segmentd.runtime.wholelists import WholeLists
+from segmentd.storage.failpoints import hit
+from segmentd.storage.importscan import ScanArguments, ScanReport, swept_key
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_SLICES_READ: Final = 16
+"""Slices read from disk in one call; the job is saved at most so often."""
+_SLICES_AHEAD: Final = 2
+"""One is committed while the next one is prepared."""
+_SAVE_SECONDS: Final = 0.5
+_RETRY_SECONDS_FIRST: Final = 0.2
+_RETRY_SECONDS_MAX: Final = 30.0
+# Where each phase begins on the way from 0 to 1; writing the listed ones is nearly all of it.
+_CHECKED, _QUALIFIED, _RAISED = 0.05, 0.85, 0.9
+
+T = TypeVar("T")
+
+
+class NotDoneError(Exception):
+    """The job ends here, for this reason, and nothing more is changed."""
+
+
+class Importer:
+    """An actor: `run` as its task, `cancel` from anywhere on the loop."""
+
+    def __init__(
+        self,
+        jobs: ImportJobs,
+        lists: WholeLists,
+        *,
+        index: Path,
+        index_map_bytes: int,
+        slice_changes: int,
+        rejected_share_max: float,
+    ) -> None:
+        """index: the folder of the index."""
+        self._jobs = jobs
+        self._lists = lists
+        self._index = index
+        self._index_map_bytes = index_map_bytes
+        self._slice_changes = slice_changes
+        self._rejected_share_max = rejected_share_max
+        self._cancellable: tuple[str, trio.CancelScope] | None = None
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            job = await self._jobs.next()
+            await self._perform(job)
+
+    async def cancel(self, job: ImportJob) -> bool:
+        """End a job before its floor is raised; what is qualified by then stays. False if it is too late."""
+        if job.state == "queued":
+            await self._end(job, "cancelled")
+        elif self._cancellable is not None and self._cancellable[0] == job.id:
+            self._cancellable[1].cancel()
+            await self._jobs.ended(job)
+        return job.state == "cancelled"
+
+    async def _perform(self, job: ImportJob) -> None:
+        log.info("import begins", job=job.id, audience=job.audience_id, phase=job.phase)
+        job.state, job.started_ms, job.reason = "running", job.started_ms or _now_ms(), None
+        try:
+            if job.phase in {"checking", "qualifying"} and not await self._up_to_the_floor(job):
+                return
+            await self._from_the_floor_on(job)
+        except (NotDoneError, LimitReached) as ending:
+            await self._end(job, "failed", str(ending))
+        except OSError as error:
+            # The list itself cannot be read any more, so there is nothing to go on with.
+            log.error("import failed", job=job.id, reason=str(error))
+            await self._end(job, "failed", f"The staged list cannot be read: {error.strerror}. Send it again.")
+
+    async def _up_to_the_floor(self, job: ImportJob) -> bool:
+        """Everything that can be cancelled; False if the job has ended."""
+        done = False
+        with trio.CancelScope() as scope:
+            self._cancellable = (job.id, scope)
+            try:
+                await self._jobs.save(job)
+                if job.phase == "checking":
+                    await self._check(job)
+                done = job.is_ended or await self._qualify(job)
+            finally:
+                self._cancellable = None
+        if not done and not job.is_ended:
+            await self._end(job, "cancelled")
+        return not job.is_ended
+
+    async def _from_the_floor_on(self, job: ImportJob) -> None:
+        number = self._number(job)
+        if job.phase != "sweeping":
+            job.phase, job.progress = "raising", _QUALIFIED
+            await self._jobs.save(job)
+            await self._lists.raise_floor(number, job.as_of_ms)
+            hit("import_raising")
+            job.phase, job.progress = "sweeping", _RAISED
+            await self._jobs.save(job)
+        await self._sweep(job, number)
+        await self._end(job, "completed")
+
+    async def _check(self, job: ImportJob) -> None:
+        """Raises NotDoneError; may end the job."""
+        if share_too_large(job.rejected, job.rows, self._rejected_share_max):
+            raise NotDoneError(
+                f"{job.rejected} of {job.rows} rows are rejected, more than {self._rejected_share_max:.4g} of all"
+                " ([imports] rejected_share_max); nothing was changed."
+            )
+        if self._lists.floor(job.audience_id) > v_of(job.as_of_ms, True):
+            await self._end(job, "completed", "Superseded by a later import or deletion; nothing was changed.")
+            return
+        number = self._lists.number(job.audience_id)
+        found = ScanReport() if number is None else await self._scan(job, number, None)
+        if not job.force and share_too_large(found.outdated, found.members, job.max_shrink):
+            raise NotDoneError(
+                f"It would disqualify {found.outdated} of {found.members} members, more than max_shrink ="
+                f" {job.max_shrink:.4g} of them; nothing was changed. If that is meant, force it (force=true, --force)."
+            )
+        job.to_sweep, job.phase, job.progress = found.outdated, "qualifying", _CHECKED
+        await self._jobs.save(job)
+
+    async def _qualify(self, job: ImportJob) -> bool:
+        """Qualify the listed ones from the cursor on; True when all are visible. Raises LimitReached."""
+        number = self._lists.number(job.audience_id) if job.dry_run else self._lists.numbered(job.audience_id)
+        path = self._jobs.folder.staged(job.id)
+        size = path.stat().st_size
+        saved = trio.current_time()
+        prefix = bytes([job.kind_number])
+        with path.open("rb", 1 << 18) as staged:
+            staged.seek(job.cursor)
+            while lines := await _read_lines(staged, self._slice_changes * _SLICES_READ):
+                keys = [prefix + line[:-1] for line in lines]
+                await self._qualify_some(job, keys, number)
+                job.cursor += sum(map(len, lines))
+                job.progress = _CHECKED + (_QUALIFIED - _CHECKED) * job.cursor / size
+                if trio.current_time() - saved > _SAVE_SECONDS:
+                    await self._jobs.save(job)
+                    saved = trio.current_time()
+        if job.dry_run:
+            job.disqualified = job.to_sweep
+            await self._end(job, "completed", "Dry run; nothing was changed.")
+        return True
+
+    async def _qualify_some(self, job: ImportJob, keys: list[bytes], number: int | None) -> None:
+        """Returns when all of them are visible."""
+        ahead = trio.CapacityLimiter(_SLICES_AHEAD)
+
+        async def write(slice_keys: Sequence[bytes]) -> None:
+            async with ahead:
+                if number is not None:
+                    self._require_number(job, number)
+                part = self._lists.listed(slice_keys, number, job.as_of_ms)
+                if part.words and not job.dry_run:
+                    await self._lists.write(part.words)
+                    hit("import_qualifying")
+                job.qualified += part.qualified
+                job.unchanged += part.unchanged
+                await trio.lowlevel.checkpoint()
+
+        await _all(write, _slices(keys, self._slice_changes))
+
+    async def _sweep(self, job: ImportJob, number: int) -> None:
+        """Disqualify members that are not listed and older than the import."""
+        if job.sweep is None:
+            await self._lists.barrier()
+            name = f"sweep-{time.time_ns():x}"
+            found = await self._scan(job, number, name)
+            job.sweep, job.to_sweep = name, found.outdated
+            await self._jobs.save(job)
+        # From its beginning, also after a crash: those that were swept are told from the others, and counted.
+        job.disqualified = done = 0
+        with self._jobs.folder.sweep(job.id, job.sweep).open("rb", 1 << 18) as sweep:
+            while lines := await _read_lines(sweep, self._slice_changes):
+                self._require_number(job, number)
+                words, swept = self._lists.outdated([swept_key(line) for line in lines], number, job.as_of_ms)
+                if words:
+                    await self._lists.write(words)
+                    hit("import_sweeping")
+                job.disqualified += swept
+                done += len(lines)
+                job.progress = _RAISED + (1 - _RAISED) * done / job.to_sweep
+                await trio.lowlevel.checkpoint()
+
+    async def _scan(self, job: ImportJob, number: int, output: str | None) -> ScanReport:
+        """Compare list and members, however often it takes."""
+        folder = self._jobs.folder
+        await self._lists.barrier()
+        arguments = ScanArguments(
+            index=str(self._index),
+            index_map_bytes=self._index_map_bytes,
+            audience=number,
+            staged=str(folder.staged(job.id)),
+            kind_number=job.kind_number,
+            v_floor=v_of(job.as_of_ms, True),
+            output=output and str(folder.sweep(job.id, output)),
+        )
+        pause = _RETRY_SECONDS_FIRST
+        while True:
+            try:
+                async with child("segmentd.storage.importscan", arguments) as scanner:
+                    report = await scanner.answer(ScanReport)
+                if report.error is None:
+                    return report
+                reason = report.error
+            except ChildDiedError as error:
+                reason = str(error)
+            log.error("comparing a list with its members failed; trying again", job=job.id, reason=reason)
+            await trio.sleep(pause)
+            pause = min(pause * 2, _RETRY_SECONDS_MAX)
+
+    async def _end(self, job: ImportJob, state: State, reason: str | None = None) -> None:
+        job.state, job.reason, job.finished_ms = state, reason, _now_ms()
+        if state == "completed":
+            job.progress = 1.0
+        log.info("import ended", job=job.id, audience=job.audience_id, state=state, reason=reason)
+        with trio.CancelScope(shield=True):
+            await self._jobs.save(job)
+
+    def _number(self, job: ImportJob) -> int:
+        number = self._lists.number(job.audience_id)
+        if number is None:
+            raise NotDoneError("The audience was deleted meanwhile.")
+        return number
+
+    def _require_number(self, job: ImportJob, number: int) -> None:
+        if self._number(job) != number:
+            raise NotDoneError("The audience was deleted meanwhile.")
+
+
+async def _read_lines(file: BinaryIO, count: int) -> list[bytes]:
+    return await trio.to_thread.run_sync(lambda: list(islice(file, count)))
+
+
+def _slices(keys: list[bytes], size: int) -> Iterator[list[bytes]]:
+    return (keys[start : start + size] for start in range(0, len(keys), size))
+
+
+async def _all(act: Callable[[T], Awaitable[None]], each: Iterator[T]) -> None:
+    """Act on all at once; the first exception comes out as it is."""
+    failed: list[Exception] = []
+
+    async def one(work: T) -> None:
+        try:
+            await act(work)
+        except (NotDoneError, LimitReached) as error:
+            failed.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for work in each:
+            nursery.start_soon(partial(one, work))
+    if failed:
+        raise failed[0]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,116 @@
+"""All import jobs: in memory for whoever asks, on disk for the next start.
+
+Owns their order (oldest first runs first), their number, and waiting for one to end. Never changes a job itself.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+import structlog
+import trio
+
+from segmentd.domain.importjob import ImportJob
+from segmentd.domain.refusals import Overloaded
+from segmentd.storage.importjobs import JobFolder
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_RETRY_SECONDS = 1.0
+
+
+class ImportJobs:
+    """Plain calls on the loop's thread; what writes waits."""
+
+    def __init__(self, folder: JobFolder, *, waiting_max: int, kept_max: int, retry_after_seconds: int) -> None:
+        self.folder = folder
+        self._waiting_max = waiting_max
+        self._kept_max = kept_max
+        self._retry_after_seconds = retry_after_seconds
+        self._jobs: dict[str, ImportJob] = {}
+        self._changed = trio.Condition()
+
+    def load(self) -> None:
+        """Take over the jobs of the folder, once, before everything else. Blocking. Raises OSError."""
+        self._jobs = {job.id: job for job in self.folder.load()}
+
+    def get(self, job_id: str) -> ImportJob | None:
+        """The job, None if there is none."""
+        return self._jobs.get(job_id)
+
+    def newest_first(self, before: str | None = None, audience_id: str | None = None) -> Iterator[ImportJob]:
+        """All jobs; those older than `before` (a job id), those of one audience."""
+        return (
+            self._jobs[job_id]
+            for job_id in sorted(self._jobs, reverse=True)
+            if (before is None or job_id < before)
+            and (audience_id is None or self._jobs[job_id].audience_id == audience_id)
+        )
+
+    def of_source(self, source: str) -> ImportJob | None:
+        """The newest job that came from `source`."""
+        return next((job for job in self.newest_first() if job.source == source), None)
+
+    def last_completed(self, audience_id: str) -> ImportJob | None:
+        """The import of an audience that says who its members are now: the one with the latest T."""
+        done = (job for job in self.newest_first(audience_id=audience_id) if job.state == "completed")
+        return max((job for job in done if not job.dry_run), key=lambda job: job.as_of_ms, default=None)
+
+    def check_room(self) -> None:
+        """Raises Overloaded if too many jobs wait."""
+        if sum(not job.is_ended for job in self._jobs.values()) >= self._waiting_max:
+            raise Overloaded("Too many imports are waiting ([imports] jobs_waiting_max).", self._retry_after_seconds)
+
+    async def add(self, job: ImportJob) -> None:
+        """Take a new job, whose folder is made. Raises OSError; then there is none."""
+        encoded = msgspec.json.encode(job)
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self.folder.write, job.id, encoded)
+            self._jobs[job.id] = job
+            await self._tell()
+            await self._prune()
+
+    async def save(self, job: ImportJob) -> None:
+        """Make the job's present state durable, however long it takes."""
+        encoded, ended = msgspec.json.encode(job), job.is_ended
+        while True:
+            try:
+                await trio.to_thread.run_sync(self.folder.write, job.id, encoded)
+                if ended:
+                    await trio.to_thread.run_sync(self.folder.drop_staged, job.id)
+                break
+            except OSError as error:
+                log.error("an import job cannot be saved; trying again", job=job.id, reason=str(error))
+                await trio.sleep(_RETRY_SECONDS)
+        if ended:
+            await self._tell()
+
+    async def next(self) -> ImportJob:
+        """The oldest job that has not ended; waits for one."""
+        async with self._changed:
+            while True:
+                for job_id in sorted(self._jobs):
+                    if not self._jobs[job_id].is_ended:
+                        return self._jobs[job_id]
+                await self._changed.wait()
+
+    async def ended(self, job: ImportJob) -> None:
+        """Wait until a job has ended."""
+        async with self._changed:
+            while not job.is_ended:
+                await self._changed.wait()
+
+    async def settled(self) -> None:
+        """Wait until every job that is there now has ended; then nothing that was staged before is on disk."""
+        for job in list(self._jobs.values()):
+            await self.ended(job)
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _prune(self) -> None:
+        surplus = len(self._jobs) - self._kept_max
+        gone = [job_id for job_id in sorted(self._jobs) if self._jobs[job_id].is_ended][: max(0, surplus)]
+        for job_id in gone:
+            del self._jobs[job_id]
+            await trio.to_thread.run_sync(self.folder.remove, job_id)

@@ -1,0 +1,62 @@
+"""Imports as a whole: jobs, uploads, the importer, and the places that files are fetched from."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from segmentd.domain.identifiers import IdentifierSchema
+from segmentd.runtime.importer import Importer
+from segmentd.runtime.importjobs import ImportJobs
+from segmentd.runtime.importuploads import ImportUploads
+from segmentd.runtime.wholelists import WholeLists
+from segmentd.settings import Settings
+from segmentd.storage.importjobs import JobFolder
+
+
+class Imports:
+    """Built before anything runs; `load` comes before `run`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        schema: IdentifierSchema,
+        lists: WholeLists,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """clock: seconds since the epoch."""
+        data, imports = Path(settings.storage.path), settings.imports
+        retry_after_seconds = settings.runtime.retry_after_seconds
+        self.jobs = ImportJobs(
+            JobFolder(data),
+            waiting_max=imports.jobs_waiting_max,
+            kept_max=imports.jobs_kept_max,
+            retry_after_seconds=retry_after_seconds,
+        )
+        self.uploads = ImportUploads(
+            self.jobs,
+            schema,
+            imports,
+            future_seconds_max=settings.events.future_seconds_max,
+            retry_after_seconds=retry_after_seconds,
+            clock=clock,
+        )
+        self.importer = Importer(
+            self.jobs,
+            lists,
+            index=data / "index",
+            index_map_bytes=settings.storage.index_map_bytes,
+            slice_changes=imports.slice_changes,
+            rejected_share_max=imports.rejected_share_max,
+        )
+
+    async def load(self) -> None:
+        """Take over the jobs on disk. Raises OSError."""
+        await trio.to_thread.run_sync(self.jobs.load)
+
+    async def run(self) -> None:
+        """Until cancelled; what is under way then goes on at the next start."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.importer.run)

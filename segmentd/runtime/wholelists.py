@@ -1,0 +1,146 @@
+"""What an import does to the store, one slice at a time, through the same committer, journal and shards as events.
+
+An import as of T decides about every identifier: the listed ones are qualified at T, and for all others every
+qualification from before T is void. So it has two writes besides the floor (`segmentd.domain.gate`): `v = 2T` for the
+listed, and for members that are not listed a tombstone just below it, `2T - 1`. Being below 2T, the tombstone leaves
+room for a qualification by an event at T itself, whichever of the two comes first: that is not older than the import.
+
+Invariants: (1) an import never fills the journal or a queue that events need: it waits; (2) nothing is tried that is no
+news, so that the same list once more costs no write; (3) every method may be repeated, with the same end.
+"""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+import trio
+
+from segmentd.domain.gate import Gate
+from segmentd.domain.membership import V_BITS, find, is_qualified, v_of
+from segmentd.domain.refusals import Overloaded, ShuttingDown, StoreUnavailable
+from segmentd.domain.shard import Shard, Word
+from segmentd.runtime.audiences import AudienceTable
+from segmentd.runtime.checkpointing import Checkpointing
+from segmentd.runtime.committer import Committer, Write
+from segmentd.runtime.router import Router
+from segmentd.storage.journal import Journal
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_PAUSE_SECONDS = 0.05
+_PAUSE_UNAVAILABLE_SECONDS = 1.0
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """Some listed identifiers: what is to be written, and what that does."""
+
+    words: list[Word]
+    qualified: int
+    """Those that become members."""
+    unchanged: int
+
+
+class WholeLists:
+    """Plain calls, and waits for commits; used by one import at a time."""
+
+    def __init__(
+        self,
+        *,
+        shard_of_key: Callable[[bytes], Shard],
+        audiences: AudienceTable,
+        gate: Gate,
+        committer: Committer,
+        router: Router,
+        journal: Journal,
+        checkpointing: Checkpointing,
+        journal_bytes_max: int,
+    ) -> None:
+        """journal_bytes_max: beyond it an import waits until the journal is folded."""
+        self._shard_of_key = shard_of_key
+        self._audiences = audiences
+        self._gate = gate
+        self._committer = committer
+        self._router = router
+        self._journal = journal
+        self._checkpointing = checkpointing
+        self._journal_bytes_max = journal_bytes_max
+
+    def number(self, audience_id: str) -> int | None:
+        """The number of an audience now; it changes when the audience is deleted and comes up again."""
+        return self._audiences.number(audience_id)
+
+    def numbered(self, audience_id: str) -> int:
+        """The same, given if it has none. Raises LimitReached."""
+        return self._audiences.words([(b"", audience_id, 0)])[0][1] >> V_BITS
+
+    def floor(self, audience_id: str) -> int:
+        """Qualifications below it are void: the `v` of the latest import, or of the audience's deletion."""
+        number = self._audiences.number(audience_id)
+        floor = 0 if number is None else self._gate.floors.get(number, 0)
+        return max(floor, self._audiences.inherited_floor(audience_id))
+
+    def listed(self, keys: Sequence[bytes], number: int | None, as_of_ms: int) -> Slice:
+        """What it takes to have `keys` qualified at `as_of_ms`. number: None for an audience that has nobody yet."""
+        if number is None:
+            return Slice([], len(keys), 0)
+        target = v_of(as_of_ms, True)
+        word = number << V_BITS | target
+        shard_of_key = self._shard_of_key
+        words: list[Word] = []
+        qualified = 0
+        for key in keys:
+            v = find(shard_of_key(key).words(key), number)
+            if v is None or v < target:
+                words.append((key, word))
+                qualified += v is None or v & 1
+        return Slice(words, qualified, len(keys) - qualified)
+
+    def outdated(self, keys: Sequence[bytes], number: int, as_of_ms: int) -> tuple[list[Word], int]:
+        """(tombstones for those of `keys` that are still outdated members, how many are or already were swept)."""
+        target = v_of(as_of_ms, True)
+        tombstone = number << V_BITS | (target - 1)
+        words: list[Word] = []
+        swept = 0
+        for key in keys:
+            v = find(self._shard_of_key(key).words(key), number)
+            if v is None or v >= target:
+                continue
+            if is_qualified(v):
+                words.append((key, tombstone))
+            swept += is_qualified(v) or v == target - 1
+        return words, swept
+
+    async def write(self, words: Sequence[Word]) -> None:
+        """Make changes durable and visible, however long it takes."""
+        await self._commit(lambda: Write(imported=words))
+
+    async def raise_floor(self, number: int, as_of_ms: int) -> None:
+        """Void qualifications from before `as_of_ms` from now on; when it returns, older ones are visible."""
+        floor = (number, v_of(as_of_ms, True))
+        await self._commit(lambda: Write(floors=[floor]))
+        # What was committed before the floor may still be on its way into the shards.
+        await self._router.flush()
+
+    async def barrier(self) -> None:
+        """Wait until the index holds everything that is in the journal now."""
+        await self._checkpointing.barrier()
+
+    async def _commit(self, write: Callable[[], Write]) -> None:
+        while True:
+            if self._journal.bytes_held > self._journal_bytes_max:
+                # What is folded is cut by the next commits, so after the barrier there is no need to look again.
+                await self._checkpointing.barrier()
+            try:
+                wanted = write()
+                self._committer.submit(wanted)
+                await wanted.reply.wait()
+            except Overloaded:
+                await trio.sleep(_PAUSE_SECONDS)
+            except ShuttingDown:
+                # The import goes on at the next start; whoever runs it is cancelled.
+                await trio.sleep_forever()
+            except StoreUnavailable as refusal:
+                log.warning("an import waits", reason=refusal.message)
+                await trio.sleep(_PAUSE_UNAVAILABLE_SECONDS)
+            else:
+                return

@@ -1,0 +1,224 @@
+"""The stager: a child process that reads one whole list from standard input and leaves it sorted on disk.
+
+A process of its own, because reading millions of rows is steady work for a whole core. It gets its arguments as JSON,
+the file as raw bytes on standard input, and answers with JSON lines (`StagingReport`) on standard output: progress now
+and then, and at last one with `done` or with `error`. It changes nothing but the files beside `path`; killing it at any
+moment is safe.
+"""
+
+import csv
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from segmentd.domain.identifiers import IdentifierKind, IdentifierSchema
+from segmentd.domain.importjob import Form, Reject
+from segmentd.domain.wholelist import CsvForm, FileRules, JsonForm, Row, UnreadableFile
+from segmentd.storage.failpoints import hit
+from segmentd.storage.sortedfile import DistinctValues
+from segmentd.storage.textstream import READ_BYTES, blocks, lines_of, text_blocks
+
+_REPORT_ROWS: Final = 50_000
+_EMPTY: Final = "The file is empty. An empty list never empties an audience, not even with force."
+CHILD_NICENESS: Final = 5
+"""Queries come first: the event loop wins against its children."""
+
+
+class StagerArguments(msgspec.Struct, frozen=True):
+    """What the child is told. ts_ms_max: the latest time that is not in the future."""
+
+    path: str
+    audience_id: str
+    kinds: list[IdentifierKind]
+    value_bytes_max: int
+    ts_ms_max: int
+    form: Form
+    gzip: bool
+    identifier: str | None
+    line_bytes_max: int
+    rows_max: int
+    rejects_listed_max: int
+
+
+class StagingReport(msgspec.Struct):
+    """One line of the child."""
+
+    rows: int = 0
+    """Rows read, rejected ones included."""
+    rejected: int = 0
+    rejects: list[Reject] = []
+    distinct: int = 0
+    latest_ts_ms: int | None = None
+    identifier: str | None = None
+    kind_number: int = 0
+    done: bool = False
+    error: str | None = None
+    error_line: int | None = None
+
+
+class _Staging:
+    """What was read so far."""
+
+    def __init__(self, arguments: StagerArguments, report: Callable[[StagingReport], None]) -> None:
+        schema = IdentifierSchema(arguments.kinds, arguments.value_bytes_max)
+        self.rules = FileRules(schema, arguments.audience_id, arguments.ts_ms_max, arguments.identifier)
+        self.arguments = arguments
+        self.report = StagingReport()
+        self.values = DistinctValues(Path(arguments.path))
+        self._tell = report
+
+    def rows(self, rows: Iterable[tuple[int, Any]], read: Callable[[Any, int], Row]) -> None:
+        """Take all rows. rows: (line, content)."""
+        report, add = self.report, self.values.add
+        latest, counted = -1, 0
+        for line, content in rows:
+            counted += 1
+            try:
+                value, ts_ms = read(content, line)
+            except ValueError as error:
+                self.reject(line, str(error))
+            else:
+                add(value)
+                if ts_ms is not None and ts_ms > latest:
+                    latest = ts_ms
+            if not counted % _REPORT_ROWS:
+                report.rows, report.latest_ts_ms = counted, latest if latest >= 0 else None
+                self._checkpoint()
+        report.rows, report.latest_ts_ms = counted, latest if latest >= 0 else None
+        self._checkpoint()
+
+    def reject(self, line: int, reason: str) -> None:
+        """Note a row that does not count."""
+        self.report.rejected += 1
+        if len(self.report.rejects) < self.arguments.rejects_listed_max:
+            self.report.rejects.append(Reject(line, reason))
+
+    def finish(self, kind: IdentifierKind | None) -> StagingReport:
+        """Leave the sorted file. Raises UnreadableFile."""
+        report = self.report
+        if kind is None or not report.rows:
+            raise UnreadableFile(_EMPTY.replace("is empty", "has no rows"))
+        report.distinct = self.values.finish()
+        report.identifier, report.kind_number, report.done = kind.name, kind.number, True
+        return report
+
+    def _checkpoint(self) -> None:
+        self.values.turn()
+        hit("import_staging", parent=True)
+        if self.report.rows > self.arguments.rows_max:
+            raise UnreadableFile(f"The file has more than {self.arguments.rows_max} rows ([imports] rows_max).")
+        self._tell(self.report)
+
+
+def stage(arguments: StagerArguments, read: Callable[[int], bytes], tell: Callable[[StagingReport], None]) -> None:
+    """Stage what `read` gives, and tell how it goes; the last report has `done` or `error`."""
+    staging = _Staging(arguments, tell)
+    try:
+        content = blocks(read, must_be_gzip=arguments.gzip)
+        texts = text_blocks(content, line_bytes_max=arguments.line_bytes_max)
+        first = next(texts, (1, ""))
+        texts = itertools.chain([first], texts)
+        kind = _json(staging, texts) if _is_json(arguments.form, first[1]) else _csv(staging, texts)
+        tell(staging.finish(kind))
+    except UnreadableFile as error:
+        tell(StagingReport(error=error.message, error_line=error.line))
+    except OSError as error:
+        tell(StagingReport(error=f"The file cannot be staged: {error.strerror}."))
+
+
+def _is_json(form: Form, text: str) -> bool:
+    return form == "ndjson" or (form == "auto" and text.lstrip()[:1] == "{")
+
+
+def _csv(staging: _Staging, texts: Iterator[tuple[int, str]]) -> IdentifierKind | None:
+    csv.field_size_limit(staging.arguments.line_bytes_max)
+    lines = itertools.chain.from_iterable(lines_of(text) for _, text in texts)
+    reader = csv.reader(lines, strict=True)
+    try:
+        header = next((fields for fields in reader if fields), None)
+    except csv.Error as error:
+        raise UnreadableFile(f"The header is no CSV: {error}.", reader.line_num) from None
+    if header is None:
+        raise UnreadableFile(_EMPTY)
+    form = CsvForm(header, staging.rules)
+    read = form.reader()
+
+    def row(fields: list[str] | csv.Error, line: int) -> Row:
+        if isinstance(fields, csv.Error):
+            raise ValueError(f"is no CSV: {fields}")  # noqa: TRY004  # the row is wrong, not a type
+        return read(fields, line)
+
+    staging.rows(_records(reader), row)
+    return form.kind
+
+
+def _records(reader: Any) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """(line, fields) of each record; one that is no CSV is given as its error. Raises UnreadableFile."""
+    while True:
+        try:
+            for fields in reader:
+                if fields:
+                    yield reader.line_num, fields
+        except csv.Error as error:
+            if "end of data" in str(error) or "field limit" in str(error):
+                # A quote that nothing closes swallows all that follows.
+                raise UnreadableFile("A quote is opened and not closed.", reader.line_num) from None
+            yield reader.line_num, error
+        else:
+            return
+
+
+def _json(staging: _Staging, texts: Iterator[tuple[int, str]]) -> IdentifierKind | None:
+    form = JsonForm(staging.rules)
+    decode = msgspec.json.Decoder().decode
+
+    def objects() -> Iterator[tuple[int, str]]:
+        for first, text in texts:
+            for line, content in enumerate(lines_of(text), start=first):
+                if not content.isspace():
+                    yield line, content
+
+    def row(content: str, line: int) -> Row:
+        try:
+            found = decode(content)
+        except (msgspec.DecodeError, RecursionError):
+            raise ValueError("is no valid JSON") from None
+        return form.row(found, line)
+
+    staging.rows(objects(), row)
+    if form.kind is None and staging.report.rows:
+        raise UnreadableFile(f"No row has an identifier; the first one {staging.report.rejects[0].reason}.", 1)
+    return form.kind
+
+
+def quiet_child() -> None:
+    """What every child of the server does first: leave signals to the parent, and the processor to the event loop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.nice(CHILD_NICENESS)
+
+
+def main(argument: str) -> int:
+    """Stage standard input."""
+    quiet_child()
+
+    def tell(report: StagingReport) -> None:
+        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+        sys.stdout.flush()
+
+    stage(
+        msgspec.json.decode(argument, type=StagerArguments),
+        lambda size: os.read(sys.stdin.fileno(), min(size, READ_BYTES)),
+        tell,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
