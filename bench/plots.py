@@ -57,6 +57,7 @@ def _against_batch(results: Results, contestants: Sequence[str]) -> Figure | Non
     figure, axes = _figure("Ingest, distinct identifiers", "events in a request", "events/s")
     axes.set_xscale("log")
     axes.set_xticks([work.batch for work in works], [str(work.batch) for work in works])
+    axes.minorticks_off()
     return figure if _lines(axes, contestants, points) else None
 
 
@@ -70,6 +71,8 @@ def _against_memberships(results: Results, contestants: Sequence[str]) -> Figure
 
         return of
 
+    if len(sizes) < 2:
+        return None  # one size is no curve
     figure = Figure(figsize=(_SIZE_INCHES[0] * 1.6, _SIZE_INCHES[1]), layout="constrained")
     drawn = False
     for place, (key, label) in enumerate((("per_second", "queries/s"), ("events_per_second", "events/s")), start=1):
@@ -77,6 +80,7 @@ def _against_memberships(results: Results, contestants: Sequence[str]) -> Figure
         _dress(axes, f"{label} against size", "million memberships", label)
         axes.set_xscale("log")
         axes.set_xticks([size for size, _ in sizes], [f"{size:g}" for size, _ in sizes])
+        axes.minorticks_off()
         drawn = _lines(axes, contestants, points(key)) or drawn
     return figure if drawn else None
 
@@ -94,7 +98,6 @@ def _dress(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_ylabel(y)
     axes.set_yscale("log")
     axes.grid(visible=True, which="both", alpha=0.25)
-    axes.minorticks_off()
 
 
 def _lines(axes: Axes, contestants: Sequence[str], points: Callable[[str], list[tuple[float, float]]]) -> bool:
