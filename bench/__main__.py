@@ -39,24 +39,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    _show(run.results, contestants, facts, options.write)
+    _show(run.results, contestants, facts, options)
     return 1 if run.results.failures else 0
 
 
-def _show(results: Results, contestants: Sequence[Contestant], facts: dict[str, str], folder: Path | None) -> None:
+def _show(
+    results: Results, contestants: Sequence[Contestant], facts: dict[str, str], options: argparse.Namespace
+) -> None:
     names = {contestant.name: contestant.describes for contestant in contestants}
     print(report.as_text(report.table(results, list(names))))
     judged = aims.judged(results)
     print("", *judged, "", report.disturbance(results), sep="\n")
     for failure in results.failures:
         print(f"FAILED: {failure.contestant}: {failure.work}, round {failure.round}: {failure.reason}")
-    if folder is None:
+    if options.write is None:
         return
     from bench import plots  # noqa: PLC0415 - matplotlib is slow to import, and needed only here
 
-    stem = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d-%H%M}-{machine.commit()}"
-    written = report.write(folder, stem, results, names, facts, judged)
-    written += plots.draw(folder, stem, results, list(names))
+    stem = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d-%H%M}-{machine.commit()}{'-quick' if options.quick else ''}"
+    written = report.write(options.write, stem, results, names, facts, judged)
+    written += plots.draw(options.write, stem, results, list(names))
     for path in written:
         say(f"wrote {path}")
 
@@ -68,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--huge", action="store_true", help="part scale with 20M memberships too")
     parser.add_argument("--contestants", default="", metavar="A,B", help="default: all; the first is compared")
     parser.add_argument("--rounds", type=int, help="default: 5, quick 1")
-    parser.add_argument("--seconds", type=int, help="of one measurement; default: 3, quick 1")
+    parser.add_argument("--seconds", type=int, help="of one measurement; default: 2, quick 1")
     parser.add_argument("--memberships", type=int, help="loaded for all parts but scale; default: 1M, quick 100k")
     parser.add_argument("--sizes", help="of part scale, comma-separated; default: 1M and 5M, quick 200k")
     parser.add_argument("--server-cpus", default="0", help="cores of the servers, comma-separated; default: 0")
@@ -90,7 +92,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         raise BenchError("server and load need different cores of this machine: --server-cpus, --load-cpus")
     return Plan(
         rounds=options.rounds or (1 if quick else 5),
-        seconds=options.seconds or (1 if quick else 3),
+        seconds=options.seconds or (1 if quick else 2),
         memberships=options.memberships or (100_000 if quick else 1_000_000),
         sizes=(*sizes, HUGE_SIZE) if options.huge else tuple(sizes),
         restarts=1 if quick else 3,

@@ -76,6 +76,7 @@ METRICS: Final[dict[str, tuple[Metric, ...]]] = {
         Metric("events_p99_us", "events p99 ms", False, 2, 1000),
     ),
     "scale": (
+        Metric("empty_start_seconds", "start to ready, empty, s", False, 2),
         Metric("start_seconds", "start to ready, s", False, 2),
         Metric("identifiers_per_second", "identifiers/s at start", True),
         Metric("resident_bytes", "RSS after load, MiB", False, 0, 1 << 20),

@@ -152,13 +152,16 @@ class Run:
 
     def _loaded(self, contestant: Contestant, folder: Path, memberships: int) -> dict[str, float]:
         say(f"loading {memberships:,} memberships into {contestant.name}")
+        started = time.monotonic()
         contestant.start(folder, self._plan.server_cpus)
+        start_seconds = time.monotonic() - started
         wait_until_idle(contestant)
         empty = memory_of(contestant.pids())
         self._arena.load(contestant, memberships)
         loaded = memory_of(contestant.pids())
         return {
             "empty_bytes": empty.anonymous,
+            "empty_start_seconds": start_seconds,
             "resident_bytes": loaded.resident,
             "anonymous_bytes_per_membership": (loaded.anonymous - empty.anonymous) / memberships,
         }
