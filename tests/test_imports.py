@@ -10,13 +10,14 @@ import pytest
 from tests.sources import ROOT, name_of, python_files, tree
 
 # Modules at the top that know nothing else of segmentd and serve the parts at the edge.
-ALONE = {"keyfile", "logs", "telemetry"}
+ALONE = {"keyfile", "lateness", "logs", "telemetry"}
 
 # What each part of segmentd may import from segmentd, beside itself.
 MAY_IMPORT = {
     "domain": set[str](),
     "settings": set[str](),
     "keyfile": set[str](),
+    "lateness": set[str](),
     "logs": set[str](),
     "telemetry": set[str](),
     "storage": {"domain", "settings"},
