@@ -6,8 +6,8 @@ later each time; it can lose nothing, because a fold is one transaction.
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
 
 import msgspec
@@ -128,6 +128,43 @@ class Checkpointing:
         self._folded = folded
         self._wake = trio.Event()
         self._progress = trio.Event()
+        self._held_seqs: list[int] = []
+        self._resume: trio.Event | None = None
+        self._stopped = trio.Event()
+
+    @property
+    def cut_to(self) -> int:
+        """Up to here records may be cut from the journal."""
+        return min([self.folded_seq, *self._held_seqs])
+
+    @contextmanager
+    def cuts_held(self) -> Iterator[None]:
+        """Keep every record that is in the journal and not folded yet, folded later or not."""
+        held = self.folded_seq
+        self._held_seqs.append(held)
+        try:
+            yield
+        finally:
+            self._held_seqs.remove(held)
+
+    @asynccontextmanager
+    async def suspended(self) -> AsyncIterator[None]:
+        """No checkpointer runs inside; barriers wait."""
+        self._resume = resume = trio.Event()
+        self._stopped = trio.Event()
+        self._wake.set()
+        try:
+            await self._stopped.wait()
+            yield
+        finally:
+            self._resume = None
+            resume.set()
+
+    def replaced(self, seq: int) -> None:
+        """Another index stands in the place of the old one, as of `seq`; call it while suspended."""
+        self.folded_seq = seq
+        self._progress.set()
+        self._progress = trio.Event()
 
     def committed(self) -> None:
         """The journal has grown: is it time?"""
@@ -150,13 +187,17 @@ class Checkpointing:
         """Until cancelled."""
         pause = _RESTART_SECONDS_FIRST
         while True:
+            if self._resume is not None:
+                self._stopped.set()
+                await self._resume.wait()
             try:
                 async with checkpointer_process(self._arguments) as process:
-                    while True:
+                    while self._resume is None:
                         await self._due()
                         await self._fold_all(process)
                         await self._sweep(process)
                         pause = _RESTART_SECONDS_FIRST
+                continue
             except CheckpointerDiedError as error:
                 self._observer.checkpoint_failed()
                 log.error("checkpointer died; starting it again", reason=str(error), seconds=pause)
@@ -168,7 +209,7 @@ class Checkpointing:
             with trio.move_on_after(0 if self.unswept else self._seconds_max):
                 await self._wake.wait()
             self._wake = trio.Event()
-            if self.unswept:
+            if self.unswept or self._resume is not None:
                 return
             if self._journal.last_seq > self.folded_seq:
                 return
@@ -192,7 +233,7 @@ class Checkpointing:
 
     async def _sweep(self, process: CheckpointerProcess) -> None:
         """Sweep until nothing is left or somebody wants a fold, which comes first."""
-        while self.unswept and not self._wake.is_set():
+        while self.unswept and not self._wake.is_set() and self._resume is None:
             report = await process.sweep()
             if report.error is not None:
                 log.error("sweeping failed", reason=report.error)

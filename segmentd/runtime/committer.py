@@ -4,7 +4,8 @@ Owns: the order of writes. Invariants: (1) nothing is shown or acknowledged befo
 in one record whole; (3) a write that is refused is in no record; (4) one commit at a time, in a worker thread.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import structlog
@@ -126,6 +127,12 @@ class Committer:
             raise Overloaded("Too many writes are waiting; send it again.", self._retry_after_seconds) from None
         except MailboxClosedError:
             raise ShuttingDown("The service is shutting down.", self._retry_after_seconds) from None
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """No commit runs inside; writes gather."""
+        async with self._limiter:
+            yield
 
     def close(self) -> None:
         """Refuse new writes; those that wait are still committed."""

@@ -1,12 +1,15 @@
 """The seam: what everything above knows of memberships. Above it (HTTP, GraphQL) nobody knows which store runs."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from segmentd.domain.events import Change
 from segmentd.runtime.audiences import Deletion
+from segmentd.runtime.exporting import Export
+from segmentd.storage.exporter import Form
+from segmentd.storage.members import MembersPage
 
 
 class StoreStats(msgspec.Struct, frozen=True):
@@ -63,3 +66,52 @@ class MembershipStore(Protocol):
 
     def failure(self) -> str | None:
         """Why nothing can be written any more, or None."""
+
+
+class DeletesAudiences(Protocol):
+    """The part of the store that deletes audiences; see MembershipStore."""
+
+    async def delete_audience(self, audience: str, now_ms: int) -> Deletion | None: ...
+    def deletion(self, number: int) -> Deletion | None: ...
+
+
+class ImportHistory(Protocol):
+    """What is known of imports."""
+
+    def last_import(self, audience: str) -> dict[str, Any] | None:
+        """The last completed import of an audience, as a job's JSON has it; None if there was none."""
+
+    def source(self, audience: str, v: int) -> str:
+        """Where a membership of `audience` comes from: "event", or "import:<job id>" if an import as of `v` set it."""
+
+
+class AudienceFacts(msgspec.Struct, frozen=True):
+    """An audience as its list shows it."""
+
+    audience_id: str
+    size: int
+    """Qualified members now."""
+    last_event_ms: int
+    """The largest `ts` of its events, 0 if there was none."""
+
+
+class MembersReader(Protocol):
+    """Who is in an audience, from the index. Await `settled` first; what follows it without waiting sees all of it."""
+
+    async def settled(self) -> None:
+        """Wait until the index has everything that was acknowledged so far. Raises StoreUnavailable."""
+
+    def audience_ids(self) -> list[str]:
+        """All audiences, sorted."""
+
+    def facts(self, audiences: Sequence[str]) -> list[AudienceFacts]:
+        """About these audiences, in order; those that are unknown are left out."""
+
+    def members(self, audience: str, after: bytes, first: int) -> MembersPage:
+        """At most `first` members behind the identifier key `after`, in key order; none of an unknown audience."""
+
+    async def export(self, audience: str, form: Form, *, gzip: bool, identifier: str | None) -> Export:
+        """All members from one snapshot that has everything acknowledged so far.
+
+        identifier: the only name to export. Raises SeveralIdentifiersError, Overloaded, StoreUnavailable.
+        """

@@ -4,7 +4,7 @@ Implements the seam (`segmentd.runtime.seam`); above it nobody knows which store
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -19,11 +19,15 @@ from segmentd.domain.shard import Shard
 from segmentd.runtime.audiences import AudienceTable, Deletion
 from segmentd.runtime.checkpointing import Checkpointing
 from segmentd.runtime.committer import CommitObserver, Committer, Write
+from segmentd.runtime.deletions import Deletions
+from segmentd.runtime.members import LocalMembers
 from segmentd.runtime.pacing import Pacing
 from segmentd.runtime.router import Router
+from segmentd.runtime.scrubbing import Scrubbing
 from segmentd.runtime.seam import StoreStats
 from segmentd.runtime.shards import ShardActor
-from segmentd.settings import LimitsSettings, RuntimeSettings, StorageSettings
+from segmentd.runtime.wholelists import WholeLists
+from segmentd.settings import LimitsSettings, MembersSettings, RuntimeSettings, StorageSettings
 from segmentd.storage.checkpointer import CheckpointerArguments
 from segmentd.storage.folder import DataFolder
 from segmentd.storage.recovery import Recovered, recover
@@ -43,7 +47,10 @@ class LocalStore:
         limits: LimitsSettings,
         observer: CommitObserver,
     ) -> None:
-        """Opens the environments; `recover` comes before everything else. Raises StorageError."""
+        """Opens the environments; `recover` comes before everything else. Raises StorageError, OSError."""
+        # What a scrub was killed over.
+        folder.remove_other_generations()
+        self._folder = folder
         self._runtime = runtime
         self._storage = storage
         self._journal = folder.open_journal()
@@ -51,6 +58,7 @@ class LocalStore:
         self._sizes: defaultdict[int, int] = defaultdict(int)
         self._shards = [Shard(self._sizes) for _ in range(runtime.shards)]
         self._audiences = AudienceTable(limits.audiences_max)
+        self._deletions = Deletions(self._audiences)
         self._gate = Gate(self._index.salt())
         self._actors = [
             ShardActor(
@@ -68,7 +76,7 @@ class LocalStore:
             observer,
             journal_bytes=storage.checkpoint_journal_bytes,
             seconds_max=storage.checkpoint_seconds_max,
-            swept=self._swept,
+            swept=self._deletions.swept,
             folded=pacing.folded,
         )
         self.committer = Committer(
@@ -83,6 +91,18 @@ class LocalStore:
             queue_changes_max=runtime.commit_queue_changes_max,
             group_changes_max=runtime.group_changes_max,
             retry_after_seconds=runtime.retry_after_seconds,
+        )
+
+        self.lists = WholeLists(
+            shard_of_key=self._shard,
+            audiences=self._audiences,
+            gate=self._gate,
+            committer=self.committer,
+            router=self._router,
+            journal=self._journal,
+            checkpointing=self.checkpointing,
+            # Twice what begins a fold: imports keep the checkpointer busy, and leave the rest of the room to events.
+            journal_bytes_max=2 * storage.checkpoint_journal_bytes,
         )
 
     def recover(self) -> Recovered:
@@ -103,7 +123,7 @@ class LocalStore:
             forget=self._forget_recovered,
             progress=lambda count: log.info("recovering", identifiers=count),
         )
-        self._load_audiences(recovered)
+        self._deletions.load(recovered.audiences, recovered.deleted, self._shards, self.checkpointing)
         self._gate.load(recovered.floors.items(), recovered.forgotten.items())
         self.checkpointing.folded_seq = recovered.folded_seq
         return recovered
@@ -185,6 +205,34 @@ class LocalStore:
         """See MembershipStore."""
         return self.committer.failure
 
+    def reader(self, kinds: Mapping[str, int], settings: MembersSettings) -> LocalMembers:
+        """What reads members from the index. kinds: high-confidence identifier names with their numbers."""
+        return LocalMembers(
+            self._index,
+            self._audiences,
+            self._sizes,
+            self.checkpointing.barrier,
+            self._storage,
+            kinds=kinds,
+            settings=settings,
+            retry_after_seconds=self._runtime.retry_after_seconds,
+        )
+
+    async def scrub(self) -> None:
+        """Replace the files by ones in which nothing that was deleted or forgotten is left, while all goes on.
+
+        One at a time. Raises ScrubFailedError, then the old files stand.
+        """
+        await Scrubbing(
+            self._folder,
+            self._journal,
+            self._index,
+            self.checkpointing,
+            self.committer,
+            _checkpointer_arguments(self._folder.path, self._storage),
+            swapped=lambda: self._deletions.look_again(self._index, self.checkpointing),
+        ).scrub()
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the actors until `close` was called and everything taken is on disk and visible."""
         async with trio.open_nursery() as checkpoints:
@@ -214,30 +262,11 @@ class LocalStore:
         if self._journal.bytes_held > self._storage.journal_bytes_max and not cuts:
             raise Overloaded("The journal is full until a checkpoint ends.", self._runtime.retry_after_seconds)
 
-    def _load_audiences(self, recovered: Recovered) -> None:
-        """Take over audiences and deletions, and drop what the sweep has not come to."""
-        rows = recovered.deleted.items()
-        self._audiences.load(
-            recovered.audiences,
-            [
-                Deletion(number, row.audience_id, row.floor, row.deleted_ms, in_index=not row.swept)
-                for number, row in rows
-            ],
-        )
-        unswept = frozenset(number for number, row in rows if not row.swept)
-        self.checkpointing.unswept.update(unswept)
-        if unswept:
-            for shard in self._shards:
-                shard.drop([key for key, _ in shard.items()], unswept)
-
-    def _swept(self, number: int) -> None:
-        self._audiences.deletions[number].in_index = False
-
     def _shard(self, key: bytes) -> Shard:
         return self._shards[shard_of(key, len(self._shards))]
 
     def _append(self, blob: bytes) -> int:
-        return self._journal.append(blob, cut_to=self.checkpointing.folded_seq)
+        return self._journal.append(blob, cut_to=self.checkpointing.cut_to)
 
     def _fold_recovered(self, changes: Sequence[tuple[bytes, int]]) -> None:
         for key, word in changes:

@@ -2,16 +2,20 @@
 
 ```
 <folder>/lock          held (flock) by the process that serves or checks the folder
-<folder>/format.json   {"format": 1}, written when the folder is made
-<folder>/journal/      LMDB
-<folder>/index/        LMDB
+<folder>/format.json   {"format": 1, "generation": ""}, written when the folder is made and by each scrub
+<folder>/journal/      LMDB; with a generation `journal-<generation>/`
+<folder>/index/        LMDB; likewise
 <folder>/keys.json     API keys, only their hashes (segmentd.keyfile)
 ```
+
+A scrub (`storage/scrubber.py`) replaces journal and index together: it makes folders of a new generation, and the
+renaming of format.json makes them valid. Whoever reads from another process and wants to follow looks at format.json.
 """
 
 import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +24,7 @@ from segmentd.storage.errors import FolderLockedError, FolderUnusableError, Form
 from segmentd.storage.index import Index
 from segmentd.storage.journal import Journal
 
+_FORMAT_FILE = "format.json"
 FORMAT = 1
 """Raised when an older segmentd could not read what this one writes."""
 
@@ -40,19 +45,59 @@ class DataFolder:
         except OSError as error:
             raise FolderUnusableError(f"{path}: {error.strerror or error}") from error
 
-    def open_journal(self, *, read_only: bool = False) -> Journal:
-        """Open the journal; at most once a process. Raises FolderUnusableError."""
-        journal = Journal(self.path / "journal", map_bytes=self._journal_map_bytes, read_only=read_only)
+    def open_journal(self, *, read_only: bool = False, generation: str | None = None) -> Journal:
+        """Open the journal (None: the valid one); at most once a process. Raises FolderUnusableError."""
+        path = self._place("journal", self.generation() if generation is None else generation)
+        journal = Journal(path, map_bytes=self._journal_map_bytes, read_only=read_only)
         if not read_only:
             sync_folder(journal.path)
         return journal
 
-    def open_index(self, *, read_only: bool = False) -> Index:
-        """Open the index; at most once a process. Raises FolderUnusableError."""
-        index = Index(self.path / "index", map_bytes=self._index_map_bytes, read_only=read_only)
+    def open_index(self, *, read_only: bool = False, generation: str | None = None) -> Index:
+        """Open the index (None: the valid one); at most once a process. Raises FolderUnusableError."""
+        valid = self.generation() if generation is None else generation
+        try:
+            index = Index(self._place("index", valid), map_bytes=self._index_map_bytes, read_only=read_only)
+        except FolderUnusableError:
+            # A scrub may have replaced it between the look and the opening.
+            if generation is not None or self.generation() == valid:
+                raise
+            return self.open_index(read_only=read_only)
         if not read_only:
             sync_folder(index.path)
         return index
+
+    def generation(self) -> str:
+        """The valid generation; "" for the first one. Raises FolderUnusableError."""
+        generation = self._format().get("generation", "")
+        if not isinstance(generation, str):
+            raise FolderUnusableError(f"{self.path / _FORMAT_FILE}: has no valid generation")
+        return generation
+
+    def make_generation(self, generation: str) -> Path:
+        """Make the folders of a new generation; returns the one for its index. Raises OSError."""
+        for name in ("journal", "index"):
+            self._place(name, generation).mkdir(mode=0o700)
+        return self._place("index", generation)
+
+    def take_generation(self, generation: str) -> None:
+        """Make a generation that is whole and on disk the valid one, durably. Raises OSError."""
+        self._replace_format({"format": FORMAT, "generation": generation})
+        sync_folder(self.path)
+
+    def reopen(self, journal: Journal, index: Index) -> None:
+        """Have the owner's open environments stand on the valid generation. Raises FolderUnusableError."""
+        generation = self.generation()
+        journal.move_to(self._place("journal", generation))
+        index.move_to(self._place("index", generation))
+
+    def remove_other_generations(self) -> None:
+        """Remove the folders of all generations but the valid one; only the owner may. Raises OSError."""
+        valid = {self._place(name, self.generation()).name for name in ("journal", "index")}
+        for path in self.path.iterdir():
+            name = path.name.partition("-")[0]
+            if name in {"journal", "index"} and path.name not in valid and path.is_dir():
+                shutil.rmtree(path)
 
     def close(self) -> None:
         """Give the lock back."""
@@ -71,7 +116,7 @@ class DataFolder:
     def _enter(self, create: bool, lock: bool) -> None:
         if create:
             self.path.mkdir(parents=True, exist_ok=True)
-        elif not (self.path / "format.json").exists():
+        elif not (self.path / _FORMAT_FILE).exists():
             raise FolderUnusableError(f"{self.path}: this is no data folder of segmentd (format.json is missing)")
         if lock:
             self._take_lock()
@@ -89,14 +134,14 @@ class DataFolder:
             self.close()
             raise FolderLockedError(f"{self.path}: another segmentd process uses this folder") from None
 
+    def _place(self, name: str, generation: str) -> Path:
+        return self.path / (f"{name}-{generation}" if generation else name)
+
     def _check_format(self, create: bool) -> None:
-        file = self.path / "format.json"
+        file = self.path / _FORMAT_FILE
         if create and not file.exists():
-            self._write_format(file)
-        try:
-            written = json.loads(file.read_bytes())["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise FolderUnusableError(f"{file}: is damaged: {error}") from error
+            self._make()
+        written = self._format().get("format")
         if not isinstance(written, int) or written < 1:
             raise FolderUnusableError(f"{file}: has no valid format number")
         if written > FORMAT:
@@ -104,19 +149,34 @@ class DataFolder:
                 f"{self.path}: has format {written}; this segmentd reads up to format {FORMAT}, use a newer one"
             )
 
-    def _write_format(self, file: Path) -> None:
+    def _format(self) -> dict[str, object]:
+        file = self.path / _FORMAT_FILE
+        try:
+            written = json.loads(file.read_bytes())
+            written["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise FolderUnusableError(f"{file}: is damaged: {error}") from error
+        except OSError as error:
+            raise FolderUnusableError(f"{file}: {error.strerror or error}") from error
+        return dict(written)
+
+    def _make(self) -> None:
         if (self.path / "index").exists() or (self.path / "journal").exists():
             raise FolderUnusableError(f"{self.path}: holds a store but no format.json; is it damaged?")
-        part = file.with_suffix(".part")
-        with part.open("w") as out:
-            json.dump({"format": FORMAT}, out)
-            out.flush()
-            os.fsync(out.fileno())
-        part.rename(file)
+        self._replace_format({"format": FORMAT})
         for made in (self.path / "journal", self.path / "index"):
             made.mkdir(exist_ok=True)
         sync_folder(self.path)
         sync_folder(self.path.resolve().parent)
+
+    def _replace_format(self, content: dict[str, object]) -> None:
+        file = self.path / _FORMAT_FILE
+        part = file.with_suffix(".part")
+        with part.open("w") as out:
+            json.dump(content, out)
+            out.flush()
+            os.fsync(out.fileno())
+        part.rename(file)
 
 
 def sync_folder(path: Path) -> None:

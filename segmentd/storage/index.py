@@ -65,14 +65,26 @@ class Index:
 
     def __init__(self, path: Path, *, map_bytes: int, read_only: bool = False) -> None:
         """Open the index in the folder `path`. Raises FolderUnusableError."""
+        self._map_bytes = map_bytes
+        self._read_only = read_only
+        self._open(path)
+
+    def _open(self, path: Path) -> None:
         self.path = path
-        self._env = open_environment(path, map_bytes=map_bytes, databases_max=len(_DATABASES), read_only=read_only)
+        read_only = self._read_only
+        databases_max = len(_DATABASES)
+        self._env = open_environment(path, map_bytes=self._map_bytes, databases_max=databases_max, read_only=read_only)
         with read_errors(path):
             handles = {name: self._env.open_db(name.encode(), create=not read_only) for name in _DATABASES}
         self.memberships_db, self.members_db = handles["memberships"], handles["members"]
         self.audiences_db, self.segments_db = handles["audiences"], handles["segments"]
         self.forgotten_db = handles["forgotten"]
         self._kinds_db, self._meta_db = handles["kinds"], handles["meta"]
+
+    def move_to(self, path: Path) -> None:
+        """Close this environment and go on with the one in `path`; nothing may be under way."""
+        self.close()
+        self._open(path)
 
     @contextmanager
     def reading(self) -> Iterator[lmdb.Transaction]:

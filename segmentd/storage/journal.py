@@ -44,6 +44,17 @@ class Journal:
             for seq, blob in self.records(0):
                 self._hold(seq, len(blob))
 
+    def move_to(self, path: Path) -> None:
+        """Close this environment and go on with the empty one in `path`; nothing may be under way.
+
+        Sequence numbers go on as well.
+        """
+        self._env.close()
+        self._env = open_environment(path, map_bytes=self._map_bytes, databases_max=0, read_only=False)
+        self.path = path
+        self._held.clear()
+        self.bytes_held = self.oldest_seq = 0
+
     @property
     def records_held(self) -> int:
         """How many records are not cut yet."""

@@ -49,7 +49,7 @@ class HandDrivenStore(LocalStore):
         """One step of the sweep."""
         for number in sweep(self._index, identifiers_max=identifiers_max).numbers:
             self.checkpointing.unswept.discard(number)
-            self._swept(number)
+            self._deletions.swept(number)
 
     def held(self) -> Iterator[tuple[bytes, dict[str, int]]]:
         """(key, audience id → v) of everything that queries can see."""
