@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from segmentd import logs
+from segmentd import lateness, logs
 from segmentd.domain.identifiers import Confidence, IdentifierKind, IdentifierSchema
 from segmentd.graphql.engine import GraphQLEngine
 from segmentd.http.app import build_app
@@ -24,6 +24,7 @@ from segmentd.http.readiness import Readiness
 from segmentd.http.server import open_listener, serve, url_of
 from segmentd.keyfile import KeyFileError
 from segmentd.runtime.catalog import Catalog
+from segmentd.runtime.imports import Imports
 from segmentd.runtime.store import LocalStore
 from segmentd.settings import Settings
 from segmentd.storage.errors import StorageError
@@ -94,6 +95,7 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
         segments_max=settings.limits.segments_max,
         retry_after_seconds=settings.runtime.retry_after_seconds,
     )
+    imports = Imports(settings, schema, store.lists)
     readiness = Readiness(settings.runtime.retry_after_seconds, store.failure)
     telemetry.watch_store(store.stats, lambda: len(catalog.segments))
     app = build_app(
@@ -101,6 +103,7 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
         schema=schema,
         store=store,
         catalog=catalog,
+        imports=imports,
         engine=GraphQLEngine(store, catalog, schema, settings.graphql),
         keyring=keyring,
         readiness=readiness,
@@ -111,13 +114,16 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
         async with trio.open_nursery() as catalogs:
             async with trio.open_nursery() as watchers:
                 watchers.start_soon(keyring.watch)
+                watchers.start_soon(lateness.sample, telemetry.loop_late)
                 await watchers.start(_watch_signals, readiness, stopping)
                 async with trio.open_nursery() as edge:
                     await edge.start(partial(serve, app, listener, settings.server, shutdown=stopping.wait))
                     print(f"listening on {url_of(listener)}", flush=True)  # the promised line
                     await _recover(store, catalog)
+                    await imports.load()
                     await stores.start(store.run)
                     catalogs.start_soon(catalog.run)
+                    watchers.start_soon(imports.run)
                     readiness.ready()
                 watchers.cancel_scope.cancel()
             catalog.close()

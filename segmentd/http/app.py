@@ -29,12 +29,14 @@ from segmentd.http.edge import Edge
 from segmentd.http.errors import events_shape, graphql_shape
 from segmentd.http.events import Applies, EventsApi
 from segmentd.http.graphql import GraphQLApi
+from segmentd.http.imports import ImportsApi
 from segmentd.http.openapi import document
 from segmentd.http.operations import OperationsApi
 from segmentd.http.readiness import Readiness
 from segmentd.http.routing import Operation, Route, RouteTable
 from segmentd.http.segments import SegmentCatalog, SegmentsApi
 from segmentd.http.views import Views
+from segmentd.runtime.imports import Imports
 from segmentd.settings import Settings
 from segmentd.telemetry import Telemetry
 
@@ -70,6 +72,7 @@ def build_app(
     schema: IdentifierSchema,
     store: Applies,
     catalog: SegmentCatalog,
+    imports: Imports,
     engine: GraphQLEngine,
     keyring: Keyring,
     readiness: Readiness,
@@ -101,6 +104,7 @@ def build_app(
             SegmentsApi(catalog, segment_rules, limits),
             GraphQLApi(engine, limits),
         ),
+        *_import_routes(settings, ImportsApi(imports.uploads, imports.jobs, imports.importer, event_rules, clock)),
         *_operation_routes(OperationsApi(readiness, telemetry, document(settings))),
     ]
     edge = Edge(
@@ -151,6 +155,21 @@ def _api_routes(settings: Settings, events: EventsApi, segments: SegmentsApi, gr
             body_bytes_max=limits.segments_body_bytes_max,
             limit_name="segments_body_bytes_max",
         )
+
+
+def _import_routes(settings: Settings, imports: ImportsApi) -> Iterator[Route]:
+    yield Route(
+        "/v3/audiences/{audience_id}/imports",
+        {"POST": Operation(imports.post, "private")},
+        shape=events_shape,
+        body_bytes_max=settings.limits.imports_body_bytes_max,
+        limit_name="imports_body_bytes_max",
+        streams=True,
+    )
+    yield Route("/v3/imports", {"GET": Operation(imports.list, "private")})
+    cancel = Operation(imports.cancel, "private")
+    yield Route("/v3/imports/{import_id}", {"GET": Operation(imports.get, "private"), "DELETE": cancel})
+    yield Route("/v3/imports/{import_id}/cancel", {"POST": cancel})
 
 
 def _operation_routes(operations: OperationsApi) -> Iterator[Route]:

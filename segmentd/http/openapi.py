@@ -6,29 +6,22 @@ the server that gives it. A test holds its paths and methods together with the r
 
 from __future__ import annotations
 
-from typing import Any, Final
-
 from segmentd import __version__
-from segmentd.http.inflation import ENCODINGS
+from segmentd.http.openapi_imports import import_paths, import_schemas
+from segmentd.http.openapi_parts import (
+    JSON_TYPE,
+    Json,
+    answer,
+    body,
+    empty,
+    errors,
+    header_parameter,
+    header_refs,
+    options,
+    ref,
+)
 from segmentd.http.openapi_schemas import headers, schemas
 from segmentd.settings import LimitsSettings, Settings
-
-Json = dict[str, Any]
-
-_JSON: Final = "application/json"
-_ERRORS: Final = {
-    400: "The request cannot be read or is invalid; nothing was applied.",
-    403: "No key, an unknown key, or a key without the right; or a functionality that is switched off.",
-    404: "There is no such segment.",
-    405: "The path is served, but not for this method.",
-    406: "None of the accepted media types is offered.",
-    408: "The body did not arrive in time.",
-    412: "If-Match or If-None-Match does not allow it; nothing was changed.",
-    413: "The body is too large, as sent or inflated; the answer names the limit.",
-    415: "The media type, charset or encoding is not read here; the answer names those that are.",
-    500: "Something failed; the log has the reason under the request id.",
-    503: "Overloaded, starting, shutting down or unable to write; nothing was applied. Send it again.",
-}
 
 
 def document(settings: Settings) -> Json:
@@ -49,10 +42,11 @@ def document(settings: Settings) -> Json:
             "/v3/segments": {"get": _list_segments()},
             "/v3/segments/{segment_id}": _segment(limits),
             "/v3/segments/{segment_id}:validate": _validate(limits),
+            **import_paths(settings),
             **_operations(),
         },
         "components": {
-            "schemas": schemas(settings),
+            "schemas": schemas(settings) | import_schemas(settings),
             "headers": headers(),
             "securitySchemes": {
                 "key": {
@@ -66,87 +60,35 @@ def document(settings: Settings) -> Json:
     }
 
 
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _header_refs(*names: str) -> Json:
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
-
-
-def _answer(description: str, schema: str, *header_names: str, media_types: tuple[str, ...] = (_JSON,)) -> Json:
-    return {
-        "description": description,
-        "headers": _header_refs("x-request-id", *header_names),
-        "content": {media_type: {"schema": _ref(schema)} for media_type in media_types},
-    }
-
-
-def _empty(description: str, *header_names: str) -> Json:
-    return {"description": description, "headers": _header_refs("x-request-id", *header_names)}
-
-
-def _errors(shape: str, *statuses: int) -> Json:
-    """Answers of these statuses: the API's own shape, or problem details for who asks for them."""
-    found: Json = {}
-    for status in sorted({*statuses, 405, 500}):
-        extra = {405: ("allow",), 503: ("retry-after",)}.get(status, ())
-        own = "Forbidden" if status == 403 else shape
-        answer = _answer(_ERRORS[status], own, *extra)
-        answer["content"]["application/problem+json"] = {"schema": _ref("Problem")}
-        found[str(status)] = answer
-    return found
-
-
-def _body(description: str, *contents: tuple[str, Json]) -> Json:
-    return {
-        "required": True,
-        "description": f"{description} Content-Encoding may be {', '.join(ENCODINGS)}.",
-        "content": {media_type: {"schema": schema} for media_type, schema in contents},
-    }
-
-
-def _options() -> Json:
-    return {
-        "summary": "What is allowed here; also the answer to a browser's preflight.",
-        "security": [],
-        "responses": {"204": _empty("The allowed methods.", "allow")},
-    }
-
-
-def _header_parameter(name: str, description: str, schema: Json) -> Json:
-    return {"name": name, "in": "header", "required": False, "description": description, "schema": schema}
-
-
 def _events(limits: LimitsSettings) -> Json:
     return {
         "post": {
             "operationId": "sendEvents",
             "summary": f"Take 1 to {limits.events_per_request_max} events, all or none.",
             "description": "202 means that every event is on disk and visible to every query that starts after it.",
-            "requestBody": _body(
+            "requestBody": body(
                 f"At most {limits.events_body_bytes_max} bytes as sent, {limits.events_inflated_bytes_max} inflated.",
-                (_JSON, _ref("Events")),
+                (JSON_TYPE, ref("Events")),
                 ("application/x-ndjson", {"type": "string", "description": "One event a line."}),
             ),
             "responses": {
-                "202": _answer("Every event is durable and visible.", "Accepted"),
-                **_errors("EventsError", 400, 403, 408, 413, 415, 503),
+                "202": answer("Every event is durable and visible.", "Accepted"),
+                **errors("EventsError", 400, 403, 408, 413, 415, 503),
             },
         },
-        "options": _options(),
+        "options": options(),
     }
 
 
 def _graphql(limits: LimitsSettings) -> Json:
-    types = (_JSON, "application/graphql-response+json")
+    types = (JSON_TYPE, "application/graphql-response+json")
     answers = {
-        "200": _answer(
+        "200": answer(
             "Executed; or not executed, for clients of application/json.", "GraphQLAnswer", media_types=types
         ),
-        **_errors("GraphQLAnswer", 400, 403, 406, 408, 413, 415, 503),
+        **errors("GraphQLAnswer", 400, 403, 406, 408, 413, 415, 503),
     }
-    answers["400"]["content"][types[1]] = {"schema": _ref("GraphQLAnswer")}
+    answers["400"]["content"][types[1]] = {"schema": ref("GraphQLAnswer")}
     return {
         "get": {
             "operationId": "queryByGet",
@@ -154,18 +96,18 @@ def _graphql(limits: LimitsSettings) -> Json:
             "parameters": [
                 {"name": "query", "in": "query", "required": True, "schema": {"type": "string"}},
                 {"name": "operationName", "in": "query", "schema": {"type": "string"}},
-                {"name": "variables", "in": "query", "content": {_JSON: {"schema": {"type": ["object", "null"]}}}},
-                {"name": "extensions", "in": "query", "content": {_JSON: {"schema": {"type": ["object", "null"]}}}},
+                {"name": "variables", "in": "query", "content": {JSON_TYPE: {"schema": {"type": ["object", "null"]}}}},
+                {"name": "extensions", "in": "query", "content": {JSON_TYPE: {"schema": {"type": ["object", "null"]}}}},
             ],
             "responses": answers,
         },
         "post": {
             "operationId": "query",
             "summary": "Run a GraphQL query.",
-            "requestBody": _body(f"At most {limits.graphql_body_bytes_max} bytes.", (_JSON, _ref("GraphQLRequest"))),
+            "requestBody": body(f"At most {limits.graphql_body_bytes_max} bytes.", (JSON_TYPE, ref("GraphQLRequest"))),
             "responses": answers,
         },
-        "options": _options(),
+        "options": options(),
     }
 
 
@@ -173,7 +115,7 @@ def _list_segments() -> Json:
     return {
         "operationId": "listSegments",
         "summary": "The ids of all segments, sorted.",
-        "responses": {"200": _answer("All ids.", "SegmentIds"), **_errors("Error", 403, 408, 413, 503)},
+        "responses": {"200": answer("All ids.", "SegmentIds"), **errors("Error", 403, 408, 413, 503)},
     }
 
 
@@ -195,8 +137,8 @@ def _id_parameter(limits: LimitsSettings) -> Json:
 def _conditions() -> list[Json]:
     tags = {"type": "string", "pattern": r'^(\*|"[0-9]+"(, ?"[0-9]+")*)$', "maxLength": 512}
     return [
-        _header_parameter("if-match", "Write only if the segment has one of these revisions.", tags),
-        _header_parameter("if-none-match", "`*`: write only if there is no such segment.", tags),
+        header_parameter("if-match", "Write only if the segment has one of these revisions.", tags),
+        header_parameter("if-none-match", "`*`: write only if there is no such segment.", tags),
     ]
 
 
@@ -206,11 +148,11 @@ def _segment(limits: LimitsSettings) -> Json:
             "operationId": f"{method}Segment",
             "summary": "Create or update a segment, durably; the revision rises only if something changed.",
             "parameters": _conditions(),
-            "requestBody": _body(f"At most {limits.segments_body_bytes_max} bytes.", (_JSON, _ref("SegmentWrite"))),
+            "requestBody": body(f"At most {limits.segments_body_bytes_max} bytes.", (JSON_TYPE, ref("SegmentWrite"))),
             "responses": {
-                "200": _answer("Updated, or already so.", "Revision", "etag"),
-                "201": _answer("Created.", "Revision", "etag", "location"),
-                **_errors("Error", 400, 403, 408, 412, 413, 415, 503),
+                "200": answer("Updated, or already so.", "Revision", "etag"),
+                "201": answer("Created.", "Revision", "etag", "location"),
+                **errors("Error", 400, 403, 408, 412, 413, 415, 503),
             },
         }
 
@@ -221,9 +163,9 @@ def _segment(limits: LimitsSettings) -> Json:
             "summary": "One segment.",
             "parameters": _conditions()[1:],
             "responses": {
-                "200": _answer("The segment.", "Segment", "etag"),
-                "304": _empty("The client has this revision.", "etag"),
-                **_errors("Error", 400, 403, 404, 408, 413, 503),
+                "200": answer("The segment.", "Segment", "etag"),
+                "304": empty("The client has this revision.", "etag"),
+                **errors("Error", 400, 403, 404, 408, 413, 503),
             },
         },
         "put": put("put"),
@@ -233,8 +175,8 @@ def _segment(limits: LimitsSettings) -> Json:
             "summary": "Delete a segment, durably; the members of its audience stay.",
             "parameters": _conditions(),
             "responses": {
-                "200": _answer("The ids that remain.", "SegmentIds"),
-                **_errors("Error", 400, 403, 404, 408, 412, 413, 503),
+                "200": answer("The ids that remain.", "SegmentIds"),
+                **errors("Error", 400, 403, 404, 408, 412, 413, 503),
             },
         },
     }
@@ -246,10 +188,10 @@ def _validate(limits: LimitsSettings) -> Json:
         "post": {
             "operationId": "validateSegment",
             "summary": "Say whether a definition could be put; nothing is written.",
-            "requestBody": _body(f"At most {limits.segments_body_bytes_max} bytes.", (_JSON, _ref("SegmentWrite"))),
+            "requestBody": body(f"At most {limits.segments_body_bytes_max} bytes.", (JSON_TYPE, ref("SegmentWrite"))),
             "responses": {
-                "200": _answer("It could.", "Empty"),
-                **_errors("Error", 400, 403, 408, 413, 415, 503),
+                "200": answer("It could.", "Empty"),
+                **errors("Error", 400, 403, 408, 413, 415, 503),
             },
         },
     }
@@ -257,18 +199,18 @@ def _validate(limits: LimitsSettings) -> Json:
 
 def _operations() -> Json:
     def get(name: str, summary: str, ok: Json, more: Json | None = None) -> Json:
-        responses = {"200": ok, **(more or {}), **_errors("Error", 408, 413)}
+        responses = {"200": ok, **(more or {}), **errors("Error", 408, 413)}
         return {"get": {"operationId": name, "summary": summary, "security": [], "responses": responses}}
 
     text = {
         "description": "All metrics.",
-        "headers": _header_refs("x-request-id"),
+        "headers": header_refs("x-request-id"),
         "content": {kind: {"schema": {"type": "string"}} for kind in ("text/plain", "application/openmetrics-text")},
     }
-    unready = {"503": _answer("Why it is not ready.", "Error", "retry-after")}
+    unready = {"503": answer("Why it is not ready.", "Error", "retry-after")}
     return {
-        "/healthz": get("healthz", "Whether the process is alive.", _answer("Alive.", "State")),
-        "/readyz": get("readyz", "Whether it is recovered and accepting.", _answer("Ready.", "State"), unready),
+        "/healthz": get("healthz", "Whether the process is alive.", answer("Alive.", "State")),
+        "/readyz": get("readyz", "Whether it is recovered and accepting.", answer("Ready.", "State"), unready),
         "/metrics": get("metrics", "Metrics for Prometheus; no key is needed.", text),
-        "/openapi.json": get("openapi", "This document.", _answer("OpenAPI 3.1.", "Document")),
+        "/openapi.json": get("openapi", "This document.", answer("OpenAPI 3.1.", "Document")),
     }

@@ -29,7 +29,7 @@ def headers() -> Json:
         "retry-after": ("Seconds to wait before sending the same request again.", {"type": "string"}),
         "allow": ("The methods that are served.", _TEXT),
         "etag": ("The revision, quoted.", {"type": "string", "pattern": '^"[0-9]+"$'}),
-        "location": ("Where the new segment is.", _TEXT),
+        "location": ("Where the new thing is.", _TEXT),
     }
     return {name: {"description": text, "schema": schema} for name, (text, schema) in described.items()}
 
@@ -63,7 +63,7 @@ def _event_schemas(settings: Settings) -> Json:
     invalid = _object(
         ("event", "field", "reason", "message"), closed=True, event=_NUMBER, field=_TEXT, reason=_TEXT, message=_TEXT
     )
-    detail = _object(message=_TEXT, invalids={"type": "array", "items": invalid})
+    detail = _object(message=_TEXT, line=_NUMBER, invalids={"type": "array", "items": invalid})
     return {
         "Event": event,
         "Events": {"anyOf": [{"$ref": _EVENT}, many]},

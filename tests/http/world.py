@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import trio
@@ -18,7 +18,9 @@ from segmentd.http.app import App, build_app
 from segmentd.http.auth import Keyring
 from segmentd.http.exchange import Answer, Request
 from segmentd.http.readiness import Readiness
+from segmentd.runtime.imports import Imports
 from segmentd.runtime.seam import StoreStats
+from segmentd.runtime.wholelists import WholeLists
 from segmentd.settings import KeySettings, PassthroughSettings, Settings
 from segmentd.telemetry import Telemetry
 
@@ -143,6 +145,8 @@ class World:
             schema=self.schema,
             store=self.store,
             catalog=self.catalog,
+            # Its routes, without anything behind them: what imports do is shown with a real server.
+            imports=Imports(self.settings, self.schema, cast(WholeLists, None)),
             engine=self.engine,
             keyring=self.keyring,
             readiness=self.readiness,
