@@ -136,8 +136,12 @@ class _Compiler:
         ]
 
         def page(variables: Variables, segments: int) -> int:
-            sizes = [size for number in numbers if (size := number(variables)) is not None]
-            return max(0, min([listed(variables, segments), segments, *sizes]))
+            size = min(listed(variables, segments), segments)
+            for number in numbers:
+                bound = number(variables)
+                if bound is not None and bound < size:
+                    size = bound
+            return max(0, size)
 
         return page
 

@@ -26,7 +26,7 @@ _BY_DEFAULT: Final = frozenset({QUALIFIED})
 _STATES: Final = frozenset({QUALIFIED, NOT_QUALIFIED})
 
 
-class Customer(NamedTuple):
+class Customer(Struct, frozen=True, gc=False):
     """One identifier; `key` is None where no passthrough membership can exist for it."""
 
     key: bytes | None

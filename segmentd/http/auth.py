@@ -63,7 +63,8 @@ class Keyring:
         """path: the key file; it need not exist. Raises KeyFileError if it exists and cannot be read."""
         self._configured = [_entry(key_id, key) for key_id, key in configured.items()]
         self._path = path
-        self._process_key = secrets.token_bytes(32)
+        # Copied for each secret: faster than keying a new hash.
+        self._keyed = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=16)
         self._known: dict[bytes, Key] = {}
         self._entries = self._configured
         self._seen = _signature(path)
@@ -77,7 +78,9 @@ class Keyring:
         """The key of `secret`, or None if there is no such key."""
         if not secret or len(secret) > SECRET_CHARS_MAX:
             return None
-        name = hashlib.blake2b(secret.encode(), key=self._process_key, digest_size=16).digest()
+        keyed = self._keyed.copy()
+        keyed.update(secret.encode())
+        name = keyed.digest()
         known = self._known.get(name)
         if known is None:
             known = self._search(secret)

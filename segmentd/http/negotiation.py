@@ -58,6 +58,8 @@ def content_type(header: str | None, accepted: Sequence[str], *, missing: str | 
     accepted: the lower-case types that are read here. missing: the type to assume without the header; None: refuse.
     Raises UnsupportedMediaType: another type, or another charset than UTF-8.
     """
+    if header is not None and header in accepted:
+        return header
     if not header or not header.strip():
         if missing is None:
             raise UnsupportedMediaType(f"Content-Type is missing; accepted: {', '.join(accepted)}.")
