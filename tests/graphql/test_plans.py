@@ -127,6 +127,18 @@ def test_a_plan_shows_a_segment_as_it_is_now() -> None:
     assert pair.ask(query)[1]
 
 
+@pytest.mark.parametrize("field", ["size", "updated_at", "qualified_at", "state"])
+def test_what_changes_without_a_revision_is_not_remembered(field: str) -> None:
+    pair = Pair(shop())
+    states = '["qualified", "not_qualified"]'
+    query = f'{{customer(fs_user_id: "u-2") {{audiences(states: {states}, first: 1) {{edges {{node {{{field}}}}}}}}}}}'
+    before, _ = pair.ask(query)
+    pair.world.store.decide("fs_user_id", "u-2", "A", qualified=False, ts_ms=9_000)
+    after, planned = pair.ask(query)
+    assert planned
+    assert after.body != before.body
+
+
 def test_an_operation_of_another_name_is_not_answered_by_the_plan() -> None:
     world = shop()
     query = "query Mine {audiences {totalCount}}"
