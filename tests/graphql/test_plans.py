@@ -92,6 +92,7 @@ def test_what_is_built_of_the_same_parts_has_a_plan_too(query: str) -> None:
         ("query($n: Int) {audiences(first: $n) {totalCount}}", {"n": 2**31}),
         ("query($n: Int) {audiences(first: $n) {totalCount}}", {"n": -1}),
         ("query($name: String!) {audience(name: $name) {name}}", {}),
+        ("query($n: Int = 1) {audiences(first: $n) {totalCount edges {cursor}}}", {}),
         ('query($name: String! = "a") {audience(name: $name) {name}}', {}),
         ('{customer(fs_user_id: "u-1", email: "x") {audiences {totalCount}}}', None),
         ("{customer {audiences {totalCount}}}", None),
@@ -127,13 +128,16 @@ def test_a_plan_shows_a_segment_as_it_is_now() -> None:
     assert pair.ask(query)[1]
 
 
-@pytest.mark.parametrize("field", ["size", "updated_at", "qualified_at", "state"])
-def test_what_changes_without_a_revision_is_not_remembered(field: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "user", "qualified"),
+    [("size", "u-9", True), ("updated_at", "u-2", True), ("qualified_at", "u-2", True), ("state", "u-2", False)],
+)
+def test_what_changes_without_a_revision_is_not_remembered(field: str, user: str, qualified: bool) -> None:
     pair = Pair(shop())
     states = '["qualified", "not_qualified"]'
     query = f'{{customer(fs_user_id: "u-2") {{audiences(states: {states}, first: 1) {{edges {{node {{{field}}}}}}}}}}}'
     before, _ = pair.ask(query)
-    pair.world.store.decide("fs_user_id", "u-2", "A", qualified=False, ts_ms=9_000)
+    pair.world.store.decide("fs_user_id", user, "A", qualified=qualified, ts_ms=9_000)
     after, planned = pair.ask(query)
     assert planned
     assert after.body != before.body
