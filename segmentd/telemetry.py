@@ -67,6 +67,12 @@ class Telemetry:
             registry=self.registry,
         )
         self._events_by_labels: dict[tuple[str, str], Counter] = {}
+        self._lateness = Histogram(
+            "segmentd_loop_lateness_seconds",
+            "How late the event loop gave a waiting task its turn, sampled ten times a second.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self._refusals = Counter(
             "segmentd_http_refusals",
             "Refused requests by route template and reason.",
@@ -111,6 +117,10 @@ class Telemetry:
     def refused(self, route: str, reason: str) -> None:
         """One refused request; reason: the refusal's code."""
         self._refusals.labels(route, reason).inc()
+
+    def loop_late(self, seconds: float) -> None:
+        """One sample of the event loop's lateness."""
+        self._lateness.observe(max(seconds, 0.0))
 
     def counted_events(self, action: str, outcome: str, count: int) -> None:
         """`count` events of one request."""

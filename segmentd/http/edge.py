@@ -83,6 +83,15 @@ class Edge:
             current_request.reset(token)
         return answer
 
+    def unreadable(self, refusal: Refusal) -> Answer:
+        """The answer to bytes in which no request could be read; the connection ends after it."""
+        request = Request("", "", "", {}, request_id=request_id_of({}))
+        answer = self._refused(request, None, refusal)
+        answer.headers += (("x-request-id", request.request_id),)
+        answer.close = True
+        self._observe(request, None, answer, 0.0)
+        return answer
+
     async def _guarded(self, request: Request, route: Route | None, trouble: Refusal | None) -> Answer:
         """The answer with its headers; refusals and failures are answers too."""
         try:

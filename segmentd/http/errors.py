@@ -106,6 +106,24 @@ class Conflict(EdgeRefusal):
     code = "CONFLICT"
 
 
+class MalformedRequest(EdgeRefusal):
+    """The bytes are no HTTP request."""
+
+    code = "MALFORMED_REQUEST"
+
+
+class HeadTooLarge(EdgeRefusal):
+    """The request line and the headers are too large."""
+
+    code = "HEAD_TOO_LARGE"
+
+
+class UnknownCoding(EdgeRefusal):
+    """A transfer coding that is not read here."""
+
+    code = "UNKNOWN_TRANSFER_CODING"
+
+
 class BodyBrokenOff(EdgeRefusal):
     """The client left before the body that a handler was reading was whole. Nobody is there to be told."""
 
@@ -131,6 +149,7 @@ STATUS_OF: Final[dict[type[Refusal], int]] = {
     InvalidSegment: 400,
     InvalidRequest: 400,
     BodyBrokenOff: 400,
+    MalformedRequest: 400,
     LimitReached: 400,
     Forbidden: 403,
     PassthroughDisabled: 403,
@@ -146,7 +165,9 @@ STATUS_OF: Final[dict[type[Refusal], int]] = {
     RevisionMismatch: 412,
     TooLarge: 413,
     UnsupportedMediaType: 415,
+    HeadTooLarge: 431,
     Failed: 500,
+    UnknownCoding: 501,
     Unavailable: 503,  # Overloaded, ShuttingDown, StoreUnavailable
 }
 

@@ -15,27 +15,21 @@ Invariants:
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 import trio
-from hypercorn.config import Config
-from hypercorn.events import Event, Updated
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
 from segmentd.http.app import App
 from segmentd.http.lane import Lanes
+from segmentd.http.protocol import Protocol, config_of
+from segmentd.http.streams import BoundedStream
 from segmentd.settings import ServerSettings
 
-HEADER_BYTES_MAX: Final = 32_768  # request line and headers together; a GET with a query text needs more than 8 KiB
-# Hypercorn ends a connection after this many requests; SDKs keep theirs for days.
-REQUESTS_PER_CONNECTION_MAX: Final = 1_000_000
 BACKLOG_MAX: Final = 4_096
 _LOOK_SECONDS: Final = 0.05  # how often the end of the last connection is looked for while shutting down
 
@@ -99,7 +93,8 @@ class Server:
 
     def __init__(self, app: App, settings: ServerSettings) -> None:
         self._settings = settings
-        self._config = _config(settings)
+        self._edge = app.edge
+        self._config = config_of(settings)
         self._app = wrap_app(app, self._config.wsgi_max_body_size, "asgi")
         self._context = WorkerContext(None)
         self._streams: set[BoundedStream] = set()
@@ -116,7 +111,7 @@ class Server:
                     if begun is None:
                         return
                     bounded.give_back(begun)
-                await _Protocol(self._app, self._config, self._context, ConnectionState({}), bounded)  # type: ignore[arg-type]
+                await Protocol(self._app, self._config, self._context, bounded, self._edge)
         except* Exception:  # noqa: BLE001  # logged with its traceback; the other connections go on
             _log.exception("connection failed")
         finally:
@@ -142,73 +137,6 @@ class Server:
                 raise
 
 
-class _Protocol(TCPServer):
-    """Hypercorn's connection, which ends when its client has left.
-
-    The original keeps task and socket of a departed client until the keep-alive time is over, because its idle timer
-    still runs; departed clients would then take up the room of new ones.
-    """
-
-    _reads = True
-
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        self._reads = False
-        await self.idle_task.stop()
-
-    async def protocol_send(self, event: Event) -> None:
-        if self._reads or not isinstance(event, Updated):
-            await super().protocol_send(event)
-
-
-class BoundedStream:
-    """A socket stream on which sending takes a bounded time, and whose connection ends when sending fails.
-
-    Has just what Hypercorn's `TCPServer` uses. Hypercorn's reader waits for ever where an answer could not be sent and
-    another request was pipelined behind it; so a failed send cancels `scope`, in which the whole connection runs.
-    """
-
-    def __init__(self, stream: trio.SocketStream, send_seconds_max: float) -> None:
-        self._stream = stream
-        self._send_seconds_max = send_seconds_max
-        self.socket = stream.socket
-        self.scope = trio.CancelScope()
-        self._given_back = b""
-
-    def give_back(self, received: bytes) -> None:
-        """Let `received` be received once more, before everything else."""
-        self._given_back = received
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """As trio's."""
-        if self._given_back:
-            received, self._given_back = self._given_back, b""
-            return received
-        return await self._stream.receive_some(max_bytes)
-
-    async def send_all(self, data: bytes) -> None:
-        """As trio's. Raises BrokenResourceError where the client does not read in time; the socket is closed then."""
-        try:
-            with trio.fail_after(self._send_seconds_max):
-                await self._stream.send_all(data)
-        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self.abort()
-            self.scope.cancel()
-            raise trio.BrokenResourceError("the client does not read") from error
-
-    async def send_eof(self) -> None:
-        """As trio's."""
-        await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        """As trio's."""
-        await self._stream.aclose()
-
-    def abort(self) -> None:
-        """Close the socket now; whoever waits for it wakes up."""
-        self.socket.close()
-
-
 class _BoundedListener(trio.abc.Listener[trio.SocketStream]):
     """Accepts only as long as there is room; `ended` makes room."""
 
@@ -230,15 +158,3 @@ class _BoundedListener(trio.abc.Listener[trio.SocketStream]):
 
     async def aclose(self) -> None:
         await self._listener.aclose()
-
-
-def _config(settings: ServerSettings) -> Config:
-    config = Config()
-    config.accesslog = None  # the edge writes the access log; Hypercorn's costs a quarter of its throughput
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.include_server_header = False
-    config.keep_alive_timeout = settings.keep_alive_seconds_max
-    config.keep_alive_max_requests = REQUESTS_PER_CONNECTION_MAX
-    config.h11_max_incomplete_size = HEADER_BYTES_MAX
-    config.h2_max_header_list_size = HEADER_BYTES_MAX
-    return config

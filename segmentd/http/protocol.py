@@ -1,0 +1,130 @@
+"""Hypercorn's connection, where it must do otherwise.
+
+Owns what of Hypercorn is configured or overridden. Never looks at a request that could be read.
+
+Invariants:
+1. A connection whose client has left ends at once, and frees its place.
+2. A request's head that has begun is whole within the time for it, or the connection ends without a word.
+3. Bytes that are no HTTP/1.1 request are answered in our shape, and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from itertools import chain
+from typing import Final
+
+import h11
+from hypercorn.config import Config
+from hypercorn.events import Event, Updated
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import AppWrapper, ConnectionState
+
+from segmentd.domain.refusals import Refusal
+from segmentd.http.edge import Edge
+from segmentd.http.errors import HeadTooLarge, MalformedRequest, UnknownCoding
+from segmentd.http.streams import BoundedStream
+from segmentd.settings import ServerSettings
+
+HEADER_BYTES_MAX: Final = 32_768  # request line and headers together; a GET with a query text needs more than 8 KiB
+# Hypercorn ends a connection after this many requests; SDKs keep theirs for days.
+REQUESTS_PER_CONNECTION_MAX: Final = 1_000_000
+
+
+def config_of(settings: ServerSettings) -> Config:
+    """Hypercorn's configuration."""
+    config = Config()
+    config.accesslog = None  # the edge writes the access log; Hypercorn's costs a quarter of its throughput
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.include_server_header = False
+    config.keep_alive_timeout = settings.keep_alive_seconds_max
+    config.keep_alive_max_requests = REQUESTS_PER_CONNECTION_MAX
+    config.h11_max_incomplete_size = HEADER_BYTES_MAX
+    config.h2_max_header_list_size = HEADER_BYTES_MAX
+    return config
+
+
+class Protocol(TCPServer):
+    """One connection.
+
+    The original keeps task and socket of a departed client until the keep-alive time is over, because its idle timer
+    still runs; departed clients would then take up the room of new ones.
+    """
+
+    _reads = True
+
+    def __init__(
+        self, app: AppWrapper, config: Config, context: WorkerContext, stream: BoundedStream, edge: Edge
+    ) -> None:
+        super().__init__(app, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+        self._bounded = stream
+        self._edge = edge
+
+    async def _read_data(self) -> None:
+        if isinstance(self.protocol.protocol, H11Protocol):
+            self.protocol.protocol = _HTTP11(self, self._bounded, self._edge)
+        await super()._read_data()
+        self._reads = False
+        await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        if self._reads or not isinstance(event, Updated):
+            await super().protocol_send(event)
+
+
+class _HTTP11(H11Protocol):
+    """HTTP/1.1 on one connection: slow heads end, and errors have a body."""
+
+    def __init__(self, server: Protocol, stream: BoundedStream, edge: Edge) -> None:
+        made = server.protocol
+        super().__init__(
+            made.app,
+            made.config,
+            made.context,
+            made.task_group,
+            made.state,
+            made.ssl,
+            made.client,
+            made.server,
+            made.send,
+        )
+        self._stream = stream
+        self._edge = edge
+
+    async def handle(self, event: Event) -> None:
+        try:
+            await super().handle(event)
+        finally:
+            self._stream.head_begun(begun=self._head_begun())
+
+    def _head_begun(self) -> bool:
+        # After an upgrade the connection is no longer h11's, and there are no heads.
+        connection = self.connection
+        return (
+            isinstance(connection, h11.Connection)
+            and connection.their_state is h11.IDLE
+            and bool(connection.trailing_data[0])
+        )
+
+    async def _send_error_response(self, status_code: int) -> None:
+        if self.connection.trailing_data[1]:
+            return  # What is wrong is that the client left in the middle; there is nobody to be told.
+        answer = self._edge.unreadable(_refusal(status_code))
+        named = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers]
+        framing = [(b"content-length", str(len(answer.body)).encode()), (b"connection", b"close")]
+        headers = list(chain(named, framing, self.config.response_headers("h11")))
+        await self._send_h11_event(h11.Response(status_code=answer.status, headers=headers))
+        await self._send_h11_event(h11.Data(data=answer.body))
+        await self._send_h11_event(h11.EndOfMessage())
+
+
+def _refusal(status_hint: int) -> Refusal:
+    """What h11's hint about the status means."""
+    if status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+        return HeadTooLarge(f"The request line and the headers are larger than {HEADER_BYTES_MAX} bytes.")
+    if status_hint == HTTPStatus.NOT_IMPLEMENTED:
+        return UnknownCoding("The only Transfer-Encoding that is read here is chunked.")
+    return MalformedRequest("This is no well-formed HTTP/1.1 request.")

@@ -1,0 +1,70 @@
+"""A connection's socket with bounds on the time that a client may take.
+
+Owns deadlines of sending and of request heads. Never looks at what is sent.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+import trio
+
+
+class BoundedStream:
+    """A socket stream on which sending takes a bounded time, and whose connection ends when sending fails.
+
+    Has just what Hypercorn's `TCPServer` uses. Hypercorn's reader waits for ever where an answer could not be sent and
+    another request was pipelined behind it; so a failed send cancels `scope`, in which the whole connection runs.
+    """
+
+    def __init__(self, stream: trio.SocketStream, seconds_max: float) -> None:
+        """seconds_max: for each send, and for a request's head from its first byte."""
+        self._stream = stream
+        self._seconds_max = seconds_max
+        self.socket = stream.socket
+        self.scope = trio.CancelScope()
+        self._given_back = b""
+        self._head_deadline = inf
+
+    def give_back(self, received: bytes) -> None:
+        """Let `received` be received once more, before everything else."""
+        self._given_back = received
+
+    def head_begun(self, *, begun: bool) -> None:
+        """Whether some of a request's head has come, but not all of it."""
+        if not begun:
+            self._head_deadline = inf
+        elif self._head_deadline == inf:
+            self._head_deadline = trio.current_time() + self._seconds_max
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """As trio's. Raises TooSlowError where a head that has begun does not come to its end in time."""
+        if self._given_back:
+            received, self._given_back = self._given_back, b""
+            return received
+        if self._head_deadline == inf:
+            return await self._stream.receive_some(max_bytes)
+        with trio.fail_at(self._head_deadline):
+            return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes) -> None:
+        """As trio's. Raises BrokenResourceError where the client does not read in time; the socket is closed then."""
+        try:
+            with trio.fail_after(self._seconds_max):
+                await self._stream.send_all(data)
+        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.abort()
+            self.scope.cancel()
+            raise trio.BrokenResourceError("the client does not read") from error
+
+    async def send_eof(self) -> None:
+        """As trio's."""
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        """As trio's."""
+        await self._stream.aclose()
+
+    def abort(self) -> None:
+        """Close the socket now; whoever waits for it wakes up."""
+        self.socket.close()
