@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 
 from segmentd import __version__
+from segmentd.commands.imports import import_files
 from segmentd.commands.keys import keys
 from segmentd.commands.options import DONE, FAILED, MISUSED, Failure, configured, settings_of
 
@@ -142,3 +143,4 @@ def version() -> None:
 
 
 commands.add_command(keys)
+commands.add_command(import_files)
