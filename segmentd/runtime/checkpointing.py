@@ -200,6 +200,8 @@ class Checkpointing:
                 continue
             except CheckpointerDiedError as error:
                 self._observer.checkpoint_failed()
+                # What it was asked for is still wanted; whoever waits at a barrier must not wait for the next time.
+                self._wake.set()
                 log.error("checkpointer died; starting it again", reason=str(error), seconds=pause)
             await trio.sleep(pause)
             pause = min(pause * 2, _RESTART_SECONDS_MAX)
