@@ -76,7 +76,8 @@ class ImportsApi:
         """200 with a page of jobs, newest first."""
         fields = _fields(request, _LIST_FIELDS)
         limit = _number(fields, "limit", PAGE_MAX, 1, PAGE_MAX)
-        jobs = self._jobs.newest_first(fields.get("cursor"), fields.get("audience_id"))
+        audience_id = self._audience_id(fields["audience_id"]) if "audience_id" in fields else None
+        jobs = self._jobs.newest_first(fields.get("cursor"), audience_id)
         page = list(islice(jobs, int(limit) + 1))
         more = len(page) > limit
         page = page[: int(limit)]
@@ -103,9 +104,7 @@ class ImportsApi:
         return job
 
     def _wish(self, request: Request) -> ImportWish:
-        audience_id = request.params["audience_id"]
-        if problem := self._rules.audience_id_problem(audience_id):
-            raise InvalidRequest("audience_id", f"The audience id {problem}.")
+        audience_id = self._audience_id(request.params["audience_id"])
         media_type = content_type(request.headers.get("content-type"), tuple(FORMS), missing="application/octet-stream")
         fields = _fields(request, _POST_FIELDS)
         return ImportWish(
@@ -119,6 +118,11 @@ class ImportsApi:
             force=_truth(fields, "force"),
             max_shrink=_number(fields, "max_shrink", -1, 0, 1) if "max_shrink" in fields else None,
         )
+
+    def _audience_id(self, text: str) -> str:
+        if problem := self._rules.audience_id_problem(text):
+            raise InvalidRequest("audience_id", f"The audience id {problem}.")
+        return text
 
     def _identifier(self, fields: Mapping[str, str]) -> str | None:
         name = fields.get("identifier")

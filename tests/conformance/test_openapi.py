@@ -11,7 +11,7 @@ import pytest
 from tests.serverprocess import PRIVATE_KEY, PUBLIC_KEY, ServerProcess
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
-EXAMPLES_MAX = 25
+EXAMPLES_MAX = 15
 SEED = 17
 OPERATIONS_MIN = 10
 
