@@ -9,10 +9,14 @@ and nothing else runs meanwhile.
 """
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import Final
+from zlib import crc32
 
 from segmentd.domain.membership import V_BITS, WORD_BYTES, merge, unpack, without
-from segmentd.domain.placement import TABLES_PER_SHARD, table_of
+from segmentd.domain.placement import TABLE_BITS, TABLES_PER_SHARD, table_of
+
+_TABLE_MASK: Final = TABLES_PER_SHARD - 1
 
 Word = tuple[bytes, int]
 """(key, word): a change as journal and shards see it."""
@@ -68,11 +72,6 @@ class Shard:
             else:
                 del table[key]
 
-    def load(self, key: bytes, packed: bytes) -> None:
-        """Take over a stored identifier that this shard does not hold yet; its members are in `sizes` already."""
-        self.tables[table_of(key)][key] = packed
-        self.memberships += len(packed) // WORD_BYTES
-
     def words(self, key: bytes) -> tuple[int, ...]:
         """The words of an identifier, ascending; empty if unknown."""
         packed = self.tables[table_of(key)].get(key)
@@ -101,3 +100,24 @@ class Shard:
                 if not word & 1:
                     counted[word >> V_BITS] += 1
         return dict(counted)
+
+
+def load(shards: Sequence[Shard], rows: Iterable[tuple[bytes, bytes]]) -> int:
+    """Spread stored identifiers, which no shard holds yet, over the shards; their members are in `sizes` already.
+
+    rows: (key, packed words). Returns how many there were. This is most of the time of a start, hence one flat loop
+    instead of calls; it must place as `placement` does.
+    """
+    tables = [table for shard in shards for table in shard.tables]
+    lengths = [0] * len(tables)
+    loaded = 0
+    for key, packed in rows:
+        crc = crc32(key)
+        at = (crc >> TABLE_BITS) % len(shards) * TABLES_PER_SHARD + (crc & _TABLE_MASK)
+        tables[at][key] = packed
+        lengths[at] += len(packed)
+        loaded += 1
+    for number, shard in enumerate(shards):
+        held = lengths[number * TABLES_PER_SHARD : (number + 1) * TABLES_PER_SHARD]
+        shard.memberships += sum(held) // WORD_BYTES
+    return loaded

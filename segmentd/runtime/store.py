@@ -5,6 +5,7 @@ Implements the seam (`segmentd.runtime.seam`); above it nobody knows which store
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -15,7 +16,7 @@ from segmentd.domain.gate import Gate
 from segmentd.domain.membership import V_BITS, find, v_of, v_of_word
 from segmentd.domain.placement import shard_of
 from segmentd.domain.refusals import Overloaded
-from segmentd.domain.shard import Shard
+from segmentd.domain.shard import Shard, load
 from segmentd.runtime.audiences import AudienceTable, Deletion
 from segmentd.runtime.checkpointing import Checkpointing
 from segmentd.runtime.committer import CommitObserver, Committer, Write
@@ -60,16 +61,10 @@ class LocalStore:
         self._audiences = AudienceTable(limits.audiences_max)
         self._deletions = Deletions(self._audiences)
         self._gate = Gate(self._index.salt())
-        self._actors = [
-            ShardActor(
-                shard,
-                inbox_messages_max=runtime.shard_inbox_messages_max,
-                slice_changes_max=runtime.slice_changes_max,
-            )
-            for shard in self._shards
-        ]
+        inbox, piece = runtime.shard_inbox_messages_max, runtime.slice_changes_max
+        self._actors = [ShardActor(shard, inbox_messages_max=inbox, slice_changes_max=piece) for shard in self._shards]
         self._router = Router(self._actors)
-        pacing = Pacing(storage.paced_journal_bytes)
+        self._pacing = Pacing(storage.paced_journal_bytes)
         self.checkpointing = Checkpointing(
             self._journal,
             _checkpointer_arguments(folder.path, storage),
@@ -77,23 +72,29 @@ class LocalStore:
             journal_bytes=storage.checkpoint_journal_bytes,
             seconds_max=storage.checkpoint_seconds_max,
             swept=self._deletions.swept,
-            folded=pacing.folded,
+            folded=self._pacing.folded,
         )
-        self.committer = Committer(
+        self.committer = self._committer(observer)
+        self.lists = self._whole_lists()
+
+    def _committer(self, observer: CommitObserver) -> Committer:
+        runtime = self._runtime
+        return Committer(
             self._append,
             self._router,
             self._audiences,
             self._gate,
             observer,
             committed=self.checkpointing.committed,
-            pause_seconds=lambda changes: pacing.pause_seconds(changes, self._journal.bytes_held),
+            pause_seconds=lambda changes: self._pacing.pause_seconds(changes, self._journal.bytes_held),
             queue_requests_max=runtime.commit_queue_requests_max,
             queue_changes_max=runtime.commit_queue_changes_max,
             group_changes_max=runtime.group_changes_max,
             retry_after_seconds=runtime.retry_after_seconds,
         )
 
-        self.lists = WholeLists(
+    def _whole_lists(self) -> WholeLists:
+        return WholeLists(
             shard_of_key=self._shard,
             audiences=self._audiences,
             gate=self._gate,
@@ -101,15 +102,13 @@ class LocalStore:
             router=self._router,
             journal=self._journal,
             checkpointing=self.checkpointing,
+            index_path=lambda: self._index.path,
             # Twice what begins a fold: imports keep the checkpointer busy, and leave the rest of the room to events.
-            journal_bytes_max=2 * storage.checkpoint_journal_bytes,
+            journal_bytes_max=2 * self._storage.checkpoint_journal_bytes,
         )
 
     def recover(self) -> Recovered:
         """Load the state, once, before `run`. Blocking. Raises StorageError."""
-
-        def load(key: bytes, packed: bytes) -> None:
-            self._shard(key).load(key, packed)
 
         def begin_fold(recovered: Recovered) -> None:
             self._sizes.update(recovered.sizes)
@@ -117,7 +116,7 @@ class LocalStore:
         recovered = recover(
             self._journal,
             self._index,
-            load=load,
+            load=partial(load, self._shards),
             begin_fold=begin_fold,
             fold=self._fold_recovered,
             forget=self._forget_recovered,

@@ -1,6 +1,7 @@
 """Recovery: load the index, fold what the journal has beyond it. Start-up and crash are the same road."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 
 import msgspec
 
@@ -35,7 +36,7 @@ def recover(
     journal: Journal,
     index: Index,
     *,
-    load: Callable[[bytes, bytes], None],
+    load: Callable[[Iterable[tuple[bytes, bytes]]], int],
     begin_fold: Callable[[Recovered], None],
     fold: Callable[[list[Word]], None],
     forget: Callable[[bytes, int], None],
@@ -43,8 +44,9 @@ def recover(
 ) -> Recovered:
     """Read the state into memory.
 
-    load(key, packed): takes a stored identifier. begin_fold: called once, after the index, before the journal, with
-    audiences and sizes as of the index. fold(changes): merges journalled changes. forget(key, ms): drops an identifier.
+    load(rows): takes stored identifiers, (key, packed words), and returns how many. begin_fold: called once, after the
+    index, before the journal, with audiences and sizes as of the index. fold(changes): merges journalled changes.
+    forget(key, ms): drops an identifier.
     Raises StorageError.
     """
     recovered = Recovered()
@@ -59,11 +61,10 @@ def recover(
                 recovered.floors[number] = row.floor
         recovered.forgotten = dict(index.forgotten(txn))
         recovered.segments = {record.segment_id: record for record in index.segments(txn)}
-        for key, packed in index.memberships(txn):
-            load(key, packed)
-            recovered.identifiers += 1
-            if not recovered.identifiers % PROGRESS_IDENTIFIERS:
-                progress(recovered.identifiers)
+        rows = index.memberships(txn)
+        while count := load(islice(rows, PROGRESS_IDENTIFIERS)):
+            recovered.identifiers += count
+            progress(recovered.identifiers)
     begin_fold(recovered)
     for seq, blob in journal.records(recovered.folded_seq):
         expected = recovered.folded_seq + recovered.journal_records + 1

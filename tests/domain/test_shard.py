@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from segmentd.domain.events import Change, parse_events
 from segmentd.domain.membership import V_BITS, is_qualified, unpack
 from segmentd.domain.placement import shard_of
-from segmentd.domain.shard import Shard, Word
+from segmentd.domain.shard import Shard, Word, load
 from tests.domain.strategies import (
     AUDIENCES,
     KEYS,
@@ -116,8 +116,7 @@ def test_a_loaded_shard_goes_on_like_the_one_it_was_loaded_from(before: list[Wor
     original = Shard(defaultdict(int))
     original.merge(before)
     loaded = Shard(defaultdict(int, original.sizes))
-    for key, packed in original.items():
-        loaded.load(key, packed)
+    assert load([loaded], original.items()) == original.identifiers()
     for shard in (original, loaded):
         shard.merge(after)
     assert dict(loaded.items()) == dict(original.items())
@@ -144,3 +143,13 @@ def test_an_older_decision_changes_nothing() -> None:
 
 def test_an_unknown_identifier_has_no_words() -> None:
     assert Shard(defaultdict(int)).words(b"\0nobody") == ()
+
+
+@given(st.lists(keyed_words), st.integers(1, 5))
+def test_loading_places_every_identifier_where_it_is_looked_for(listed: list[Word], count: int) -> None:
+    original = Shard(defaultdict(int))
+    original.merge(listed)
+    shards = [Shard(defaultdict(int)) for _ in range(count)]
+    load(shards, original.items())
+    for key, _ in original.items():
+        assert shards[shard_of(key, count)].words(key) == original.words(key)

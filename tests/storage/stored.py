@@ -2,11 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from segmentd.domain.membership import AUDIENCE_NUMBER_MAX, V_BITS, pack, unpack
 from segmentd.domain.segments import SegmentRecord
-from segmentd.domain.shard import Shard, Word
+from segmentd.domain.shard import Shard, Word, load
 from segmentd.storage.checkpoint import fold
 from segmentd.storage.folder import DataFolder
 from segmentd.storage.records import JournalRecord, encode_record
@@ -141,7 +142,7 @@ class Store:
         recovered = recover(
             self.journal,
             self.index,
-            load=shard.load,
+            load=partial(load, [shard]),
             begin_fold=begin_fold,
             fold=shard.merge,
             forget=lambda key, _: shard.forget(key),
