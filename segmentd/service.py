@@ -24,6 +24,7 @@ from segmentd.http.readiness import Readiness
 from segmentd.http.server import open_listener, serve, url_of
 from segmentd.keyfile import KeyFileError
 from segmentd.runtime.catalog import Catalog
+from segmentd.runtime.forgetting import Forgetting
 from segmentd.runtime.imports import Imports
 from segmentd.runtime.store import LocalStore
 from segmentd.settings import Settings
@@ -96,6 +97,14 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
         retry_after_seconds=settings.runtime.retry_after_seconds,
     )
     imports = Imports(settings, schema, store.lists)
+    reader = store.reader({kind.name: kind.number for kind in schema.kinds.values() if kind.is_high}, settings.members)
+    forgetting = Forgetting(
+        store,
+        folder.path,
+        scrub_seconds_min=settings.compliance.scrub_seconds_min,
+        jobs_kept_max=settings.compliance.jobs_kept_max,
+        retry_after_seconds=settings.runtime.retry_after_seconds,
+    )
     readiness = Readiness(settings.runtime.retry_after_seconds, store.failure)
     telemetry.watch_store(store.stats, lambda: len(catalog.segments))
     app = build_app(
@@ -104,6 +113,9 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
         store=store,
         catalog=catalog,
         imports=imports,
+        reader=reader,
+        deletes=store,
+        forgetting=forgetting,
         engine=GraphQLEngine(store, catalog, schema, settings.graphql),
         keyring=keyring,
         readiness=readiness,
@@ -121,9 +133,11 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
                     print(f"listening on {url_of(listener)}", flush=True)  # the promised line
                     await _recover(store, catalog)
                     await imports.load()
+                    await forgetting.load()
                     await stores.start(store.run)
                     catalogs.start_soon(catalog.run)
                     watchers.start_soon(imports.run)
+                    watchers.start_soon(forgetting.run)
                     readiness.ready()
                 watchers.cancel_scope.cancel()
             catalog.close()

@@ -22,7 +22,9 @@ from segmentd.domain.events import EventRules
 from segmentd.domain.identifiers import IdentifierSchema
 from segmentd.domain.segments import SegmentRules
 from segmentd.graphql.engine import GraphQLEngine
+from segmentd.http.audiences import AudiencesApi
 from segmentd.http.auth import Keyring
+from segmentd.http.compliance import ComplianceApi, Forgets
 from segmentd.http.connection import HttpConnection, UploadRequest
 from segmentd.http.cors import Cors
 from segmentd.http.edge import Edge
@@ -30,6 +32,7 @@ from segmentd.http.errors import events_shape, graphql_shape
 from segmentd.http.events import Applies, EventsApi
 from segmentd.http.graphql import GraphQLApi
 from segmentd.http.imports import ImportsApi
+from segmentd.http.members import MembersApi
 from segmentd.http.openapi import document
 from segmentd.http.operations import OperationsApi
 from segmentd.http.readiness import Readiness
@@ -37,6 +40,7 @@ from segmentd.http.routing import Operation, Route, RouteTable
 from segmentd.http.segments import SegmentCatalog, SegmentsApi
 from segmentd.http.views import Views
 from segmentd.runtime.imports import Imports
+from segmentd.runtime.seam import DeletesAudiences, MembersReader
 from segmentd.settings import Settings
 from segmentd.telemetry import Telemetry
 
@@ -73,6 +77,9 @@ def build_app(
     store: Applies,
     catalog: SegmentCatalog,
     imports: Imports,
+    reader: MembersReader,
+    deletes: DeletesAudiences,
+    forgetting: Forgets,
     engine: GraphQLEngine,
     keyring: Keyring,
     readiness: Readiness,
@@ -105,6 +112,9 @@ def build_app(
             GraphQLApi(engine, limits),
         ),
         *_import_routes(settings, ImportsApi(imports.uploads, imports.jobs, imports.importer, event_rules, clock)),
+        *AudiencesApi(deletes, reader, catalog, imports.jobs, clock=clock).routes(),
+        *MembersApi(reader, catalog, schema, imports.jobs, settings).routes(),
+        *ComplianceApi(forgetting, schema, settings.compliance, clock).routes(),
         *_operation_routes(OperationsApi(readiness, telemetry, document(settings))),
     ]
     edge = Edge(

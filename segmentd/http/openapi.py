@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from segmentd import __version__
 from segmentd.http.openapi_imports import import_paths, import_schemas
+from segmentd.http.openapi_members import member_paths, member_schemas
 from segmentd.http.openapi_parts import (
     JSON_TYPE,
     Json,
@@ -43,10 +44,11 @@ def document(settings: Settings) -> Json:
             "/v3/segments/{segment_id}": _segment(limits),
             "/v3/segments/{segment_id}:validate": _validate(limits),
             **import_paths(settings),
+            **member_paths(settings),
             **_operations(),
         },
         "components": {
-            "schemas": schemas(settings) | import_schemas(settings),
+            "schemas": schemas(settings) | import_schemas(settings) | member_schemas(),
             "headers": headers(),
             "securitySchemes": {
                 "key": {

@@ -15,7 +15,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
 import structlog
@@ -58,15 +57,12 @@ class Importer:
         jobs: ImportJobs,
         lists: WholeLists,
         *,
-        index: Path,
         index_map_bytes: int,
         slice_changes: int,
         rejected_share_max: float,
     ) -> None:
-        """index: the folder of the index."""
         self._jobs = jobs
         self._lists = lists
-        self._index = index
         self._index_map_bytes = index_map_bytes
         self._slice_changes = slice_changes
         self._rejected_share_max = rejected_share_max
@@ -216,7 +212,7 @@ class Importer:
         folder = self._jobs.folder
         await self._lists.barrier()
         arguments = ScanArguments(
-            index=str(self._index),
+            index=str(self._lists.index_path()),
             index_map_bytes=self._index_map_bytes,
             audience=number,
             staged=str(folder.staged(job.id)),

@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from segmentd.domain.importjob import ImportJob
+from segmentd.domain.membership import v_of
 from segmentd.domain.refusals import Overloaded
 from segmentd.storage.importjobs import JobFolder
 
@@ -54,6 +55,11 @@ class ImportJobs:
         """The import of an audience that says who its members are now: the one with the latest T."""
         done = (job for job in self.newest_first(audience_id=audience_id) if job.state == "completed")
         return max((job for job in done if not job.dry_run), key=lambda job: job.as_of_ms, default=None)
+
+    def qualifying(self, audience_id: str) -> dict[int, str]:
+        """The `v` that an import of the audience gives to whoever it lists → the id of its job; the newest wins."""
+        jobs = [job for job in self.newest_first(audience_id=audience_id) if not job.dry_run and job.qualified]
+        return {v_of(job.as_of_ms, True): job.id for job in reversed(jobs)}
 
     def check_room(self) -> None:
         """Raises Overloaded if too many jobs wait."""

@@ -46,7 +46,6 @@ class Imports:
         self.importer = Importer(
             self.jobs,
             lists,
-            index=data / "index",
             index_map_bytes=settings.storage.index_map_bytes,
             slice_changes=imports.slice_changes,
             rejected_share_max=imports.rejected_share_max,

@@ -1,11 +1,12 @@
 """The seam: what everything above knows of memberships. Above it (HTTP, GraphQL) nobody knows which store runs."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from segmentd.domain.events import Change
+from segmentd.domain.importjob import ImportJob
 from segmentd.runtime.audiences import Deletion
 from segmentd.runtime.exporting import Export
 from segmentd.storage.exporter import Form
@@ -78,11 +79,11 @@ class DeletesAudiences(Protocol):
 class ImportHistory(Protocol):
     """What is known of imports."""
 
-    def last_import(self, audience: str) -> dict[str, Any] | None:
-        """The last completed import of an audience, as a job's JSON has it; None if there was none."""
+    def last_completed(self, audience_id: str) -> ImportJob | None:
+        """The import of an audience with the latest T, None if there was none (or it is not kept any more)."""
 
-    def source(self, audience: str, v: int) -> str:
-        """Where a membership of `audience` comes from: "event", or "import:<job id>" if an import as of `v` set it."""
+    def qualifying(self, audience_id: str) -> dict[int, str]:
+        """The `v` that an import of the audience gives to whoever it lists → the id of its job."""
 
 
 class AudienceFacts(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ news, so that the same list once more costs no write; (3) every method may be re
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -53,9 +54,13 @@ class WholeLists:
         router: Router,
         journal: Journal,
         checkpointing: Checkpointing,
+        index_path: Callable[[], Path],
         journal_bytes_max: int,
     ) -> None:
-        """journal_bytes_max: beyond it an import waits until the journal is folded."""
+        """index_path: the folder of the index now; a scrub moves it.
+
+        journal_bytes_max: beyond it an import waits until the journal is folded.
+        """
         self._shard_of_key = shard_of_key
         self._audiences = audiences
         self._gate = gate
@@ -63,6 +68,7 @@ class WholeLists:
         self._router = router
         self._journal = journal
         self._checkpointing = checkpointing
+        self.index_path = index_path
         self._journal_bytes_max = journal_bytes_max
 
     def number(self, audience_id: str) -> int | None:

@@ -18,8 +18,9 @@ from segmentd.http.app import App, build_app
 from segmentd.http.auth import Keyring
 from segmentd.http.exchange import Answer, Request
 from segmentd.http.readiness import Readiness
+from segmentd.runtime.forgetting import Forgetting
 from segmentd.runtime.imports import Imports
-from segmentd.runtime.seam import StoreStats
+from segmentd.runtime.seam import DeletesAudiences, MembersReader, StoreStats
 from segmentd.runtime.wholelists import WholeLists
 from segmentd.settings import KeySettings, PassthroughSettings, Settings
 from segmentd.telemetry import Telemetry
@@ -147,6 +148,9 @@ class World:
             catalog=self.catalog,
             # Its routes, without anything behind them: what imports do is shown with a real server.
             imports=Imports(self.settings, self.schema, cast(WholeLists, None)),
+            reader=cast(MembersReader, None),
+            deletes=cast(DeletesAudiences, None),
+            forgetting=cast(Forgetting, None),
             engine=self.engine,
             keyring=self.keyring,
             readiness=self.readiness,

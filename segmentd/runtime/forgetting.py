@@ -1,0 +1,154 @@
+"""Forgetting identifiers: at once for whoever looks, and then for good.
+
+A request is noted on disk without its identifiers, the identifiers are dropped through the committer, and only then is
+it answered: from that moment no query shows them and no older event brings them back. What is left are bytes: in
+journal records, in pages of the index, in lists that imports have staged. So the request is complete when every import
+that was staged by then has ended, which drops its list, and a scrub has run after that.
+
+Nothing here needs to know the identifiers again, so after a crash all that is open is simply scrubbed.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import structlog
+import trio
+
+from segmentd.domain.forgetting import ForgetJob
+from segmentd.domain.refusals import Refusal, StoreUnavailable
+from segmentd.runtime.scrubbing import ScrubFailedError
+from segmentd.storage.errors import StorageError
+from segmentd.storage.forgetjobs import ForgetJobs, new_request_id
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_STAGED_POLL_SECONDS = 1.0
+_RETRY_SECONDS = 5.0
+
+
+class ForgetsAndScrubs(Protocol):
+    """The part of the store that this needs."""
+
+    async def forget(self, keys: Sequence[bytes], now_ms: int) -> None: ...
+    async def scrub(self) -> None: ...
+
+
+class Forgetting:
+    """`request` and `get` from anywhere on the loop, `run` as a task."""
+
+    def __init__(
+        self,
+        store: ForgetsAndScrubs,
+        data: Path,
+        *,
+        scrub_seconds_min: float,
+        jobs_kept_max: int,
+        retry_after_seconds: int,
+    ) -> None:
+        """data: the data folder. scrub_seconds_min: from the end of one scrub to the beginning of the next."""
+        self._store = store
+        self._files = ForgetJobs(data)
+        self._scrub_seconds_min = scrub_seconds_min
+        self._jobs_kept_max = jobs_kept_max
+        self._retry_after_seconds = retry_after_seconds
+        self._jobs: dict[str, ForgetJob] = {}
+        self._unanswered: list[str] = []
+        self._wake = trio.Event()
+
+    async def load(self) -> None:
+        """Take over the requests of the folder, before `run`. Raises StorageError."""
+        try:
+            jobs = await trio.to_thread.run_sync(self._files.load)
+        except (OSError, msgspec.DecodeError) as error:
+            raise StorageError(f"the requests to forget cannot be read: {error}") from error
+        # One that was never answered: if it was carried out, the scrub that follows every start with any cleans up.
+        self._unanswered = [job.id for job in jobs if job.state == "taking"]
+        self._jobs = {job.id: job for job in jobs}
+        self._wake.set()
+
+    def get(self, request_id: str) -> ForgetJob | None:
+        """The request, None if there is none or it is not kept any more."""
+        job = self._jobs.get(request_id)
+        return None if job is None or job.state == "taking" else job
+
+    async def request(self, law: str, keys: list[bytes], now_ms: int) -> ForgetJob:
+        """Forget, durably and visibly. Raises what `MembershipStore.forget` raises; the client shall try again then."""
+        job = ForgetJob(new_request_id(), law, "taking", now_ms, len(keys))
+        await self._save(job)
+        try:
+            if keys:
+                await self._store.forget(keys, now_ms)
+        except Refusal:
+            self._jobs.pop(job.id, None)
+            await trio.to_thread.run_sync(self._files.remove, job.id)
+            raise
+        job = msgspec.structs.replace(job, state="in_progress")
+        await self._save(job)
+        self._wake.set()
+        return job
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            await self._complete_all()
+
+    async def _complete_all(self) -> None:
+        """Complete everything that is open now."""
+        # One that is being taken now may be forgotten after the scrub has begun; it wakes this task again.
+        waiting = [job for job in self._jobs.values() if job.state == "in_progress" or job.id in self._unanswered]
+        if not waiting:
+            return
+        try:
+            await self._imports_ended()
+            await self._store.scrub()
+            for job in waiting:
+                await self._end(job)
+            await self._prune()
+        except (ScrubFailedError, StorageError, Refusal, OSError) as error:
+            log.error("forgetting is not complete; trying again", reason=str(error), seconds=_RETRY_SECONDS)
+            self._wake.set()
+            await trio.sleep(_RETRY_SECONDS)
+            return
+        log.info("forgotten for good", requests=len(waiting))
+        await trio.sleep(self._scrub_seconds_min)
+
+    async def _imports_ended(self) -> None:
+        """Wait until no list is left of those that are staged now."""
+        staged = await trio.to_thread.run_sync(self._files.staged_imports)
+        while staged:
+            await trio.sleep(_STAGED_POLL_SECONDS)
+            staged &= await trio.to_thread.run_sync(self._files.staged_imports)
+
+    async def _end(self, job: ForgetJob) -> None:
+        if job.id in self._unanswered:
+            await trio.to_thread.run_sync(self._files.remove, job.id)
+            self._unanswered.remove(job.id)
+            self._jobs.pop(job.id, None)
+        else:
+            await self._save(msgspec.structs.replace(job, state="completed", completed_ms=_now_ms()))
+
+    async def _prune(self) -> None:
+        """Drop the oldest completed requests that are too many."""
+        completed = sorted(job.id for job in self._jobs.values() if job.state == "completed")
+        for job_id in completed[: max(0, len(self._jobs) - self._jobs_kept_max)]:
+            await trio.to_thread.run_sync(self._files.remove, job_id)
+            del self._jobs[job_id]
+
+    async def _save(self, job: ForgetJob) -> None:
+        with trio.CancelScope(shield=True):
+            try:
+                await trio.to_thread.run_sync(self._files.write, job)
+            except OSError as error:
+                raise StoreUnavailable(
+                    f"The request cannot be noted: {error.strerror or error}.", self._retry_after_seconds
+                ) from error
+            self._jobs[job.id] = job
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
