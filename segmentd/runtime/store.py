@@ -256,8 +256,8 @@ class LocalStore:
     def _check_room(self) -> None:
         """Raises StoreUnavailable after a failure, Overloaded while the journal is full."""
         self.committer.check_open()
-        # What is folded is cut by the next append, so one must get through, or the journal would stay full for ever.
-        cuts = self._journal.oldest_seq <= self.checkpointing.folded_seq
+        # What may be cut is cut by the next append, so one must get through, or the journal would stay full for ever.
+        cuts = self._journal.oldest_seq <= self.checkpointing.cut_to
         if self._journal.bytes_held > self._storage.journal_bytes_max and not cuts:
             raise Overloaded("The journal is full until a checkpoint ends.", self._runtime.retry_after_seconds)
 
