@@ -8,216 +8,160 @@ too large) is not judged here. What a request means is decided by the same edge 
 
 Invariants:
 1. A byte is either consumed by a request that was answered here, or handed over; never both, never lost.
-2. Framing is Content-Length alone, exactly one, digits only; the C parser (llhttp) must agree, or the connection ends.
+2. Framing is Content-Length alone, exactly one, digits only, and the C parser frames the message alike.
 3. One request of a connection at a time; what a client sends ahead waits in the buffer, which is bounded.
-4. Waiting is bounded: for a first byte `keep_alive_seconds_max`, for the rest of a request `request_read_seconds_max`.
+4. Waiting is bounded: for a first byte `keep_alive_seconds_max`, for the rest of a head, for a body and for an answer
+   to be taken `request_read_seconds_max` each.
+5. Between two requests the loop gets its turn.
+
+The socket is read and written with plain system calls as soon as the loop says that it is ready. Trio's streams would
+add a cancel scope and a pass through the scheduler for each call, which is more than answering a query takes.
 """
 
 from __future__ import annotations
 
-import re
+import os
 import time
 from email.utils import formatdate
-from typing import Final, Protocol
+from math import inf
+from typing import Final
 
-import httptools
 import trio
 
 from segmentd.domain.refusals import Refusal
 from segmentd.http.edge import Edge
 from segmentd.http.errors import body_timeout
 from segmentd.http.exchange import Answer, Request
-from segmentd.http.routing import Match
+from segmentd.http.lanehead import HandedOverError, Head, Heads
+from segmentd.http.streams import BoundedStream
 from segmentd.settings import ServerSettings
 
 HEAD_BYTES_MAX: Final = 8_192
-HEADERS_MAX: Final = 48
 RECEIVE_BYTES: Final = 65_536
 _END_OF_HEAD: Final = b"\r\n\r\n"
-# Everything that changes how a message is framed, or what the connection becomes.
-_NOT_HERE: Final = frozenset({"transfer-encoding", "expect", "upgrade", "te", "trailer", "http2-settings"})
-_CONNECTIONS: Final = frozenset({"keep-alive", "close"})
-_LENGTH: Final = re.compile(r"[0-9]{1,10}")
-_PLAIN_VALUE: Final = re.compile(rb"[\x20-\x7e\t]*")
-
-_date_made: tuple[int, str] = (0, "")
-
-
-class LaneStream(Protocol):
-    """What the lane needs of a connection."""
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...
-    async def send_all(self, data: bytes) -> None: ...
-
-
-class HandedOverError(Exception):
-    """The request at the beginning of the buffer is not for the lane."""
 
 
 class LaneEndedError(Exception):
-    """The connection is over: the client left, was too slow, or its bytes made no sense."""
-
-
-class _Message:
-    """What llhttp finds in one request."""
-
-    def __init__(self) -> None:
-        self.headers: dict[str, str] = {}
-        self.plain = True
-        """False: a header that is odd, repeated, or not for the lane."""
-        self.complete = False
-        self._parser = httptools.HttpRequestParser(self)
-
-    def on_header(self, raw_name: bytes, raw_value: bytes) -> None:
-        name = raw_name.decode("latin-1").lower()
-        value = raw_value.strip(b" \t")
-        if name in self.headers or name in _NOT_HERE or not _PLAIN_VALUE.fullmatch(value):
-            self.plain = False
-        self.headers[name] = value.decode("latin-1")
-
-    def on_message_complete(self) -> None:
-        self.complete = True
-
-    def feed(self, data: bytes) -> bool:
-        """False if llhttp does not take it."""
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            return False
-        return True
-
-
-class LaneRoutes:
-    """The request lines that the lane knows, and where they lead."""
-
-    def __init__(self, edge: Edge, paths: tuple[str, ...] = ("/v3/graphql", "/v3/events")) -> None:
-        self._by_line = {f"POST {path} HTTP/1.1\r\n".encode(): (path, edge.find(path)) for path in paths}
-
-    def may_begin(self, data: bytes) -> bool:
-        """Whether a request that begins with `data` can still turn out to be for the lane."""
-        return any(data.startswith(line) or line.startswith(data) for line in self._by_line)
-
-    def of(self, head: bytes) -> tuple[str, Match]:
-        """(path, match) of a whole head. Raises HandedOverError."""
-        found = self._by_line.get(head[: head.index(b"\r\n") + 2])
-        if found is None:
-            raise HandedOverError
-        return found
+    """The connection is over: the client left or was too slow."""
 
 
 class Lane:
     """One connection, until it ends or is handed over."""
 
-    def __init__(self, edge: Edge, routes: LaneRoutes, stream: LaneStream, settings: ServerSettings) -> None:
+    def __init__(self, edge: Edge, heads: Heads, stream: BoundedStream, settings: ServerSettings) -> None:
         self._edge = edge
-        self._routes = routes
+        self._heads = heads
         self._stream = stream
         self._keep_alive_seconds_max = settings.keep_alive_seconds_max
         self._read_seconds_max = settings.request_read_seconds_max
         self._buffer = b""
-        self._idle: trio.CancelScope | None = None
+        self._scope = trio.CancelScope()
+        self._idle = False
+        self._awaited: Head | None = None
+        """The head of the request whose body is being read."""
 
     def end_if_idle(self) -> None:
         """The server stops: an idle connection ends now, a busy one after its answer."""
-        if self._idle is not None:
-            self._idle.cancel()
+        if self._idle:
+            self._scope.cancel()
 
     async def run(self) -> bytes | None:
         """Serve requests. Returns the bytes to hand over, or None if the connection is over."""
         try:
-            while await self._serve_one():
-                pass
+            with self._scope:
+                while await self._serve_one():
+                    pass
+            if self._scope.cancelled_caught and self._awaited is not None:
+                # Whoever cannot finish a head gets no answer; a body that stops has a request to be answered.
+                await self._answer(self._awaited, b"", body_timeout(self._read_seconds_max))
         except HandedOverError:
             return self._buffer
-        except (LaneEndedError, trio.BrokenResourceError, trio.ClosedResourceError):
+        except (LaneEndedError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         return None
 
     async def _serve_one(self) -> bool:
         """Read, answer, send. False: the connection ends after this answer."""
-        if not self._buffer:
-            with trio.move_on_after(self._keep_alive_seconds_max) as self._idle:
-                await self._receive()
-            self._idle = None
-            if not self._buffer:
-                raise LaneEndedError
-        with trio.move_on_after(self._read_seconds_max) as reading:
-            head_bytes = await self._head()
-        if reading.cancelled_caught:
-            raise LaneEndedError
-        path, match = self._routes.of(head_bytes)
-        message = _Message()
-        length = self._length(message, head_bytes, match)
-        trouble = await self._body(message, len(head_bytes), length)
-        body = b"" if trouble else self._buffer[len(head_bytes) : len(head_bytes) + length]
-        self._buffer = self._buffer[len(head_bytes) + length :]
-        answer = await self._edge.answer(Request("POST", path, "", message.headers, body), match, trouble)
-        closes = answer.close or trouble is not None or message.headers.get("connection", "").lower() == "close"
-        await self._stream.send_all(_written(answer, closes))
-        return not closes
+        if self._buffer:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._allow(self._keep_alive_seconds_max)
+            self._idle = True
+            self._buffer = await self._received(RECEIVE_BYTES)
+            self._idle = False
+        head_bytes = await self._head()
+        head = self._heads.read(head_bytes)
+        body = await self._body(head, len(head_bytes))
+        return await self._answer(head, body, None)
 
-    async def _receive(self) -> None:
-        """More bytes. Raises LaneEndedError at the end of the stream."""
-        received = await self._stream.receive_some(RECEIVE_BYTES)
-        if not received:
-            raise LaneEndedError
-        self._buffer += received
+    async def _answer(self, head: Head, body: bytes, trouble: Refusal | None) -> bool:
+        request = Request("POST", head.path, "", dict(head.headers), body)
+        # An event is committed whether or not its client waits in time; only reading and writing are bounded.
+        self._scope.deadline = inf
+        answer = await self._edge.answer(request, head.match, trouble)
+        closes = answer.close or head.closes or trouble is not None
+        written = _written(answer, closes)
+        sent = self._sent(written)
+        if sent < len(written):
+            await self._stream.send_all(written[sent:])
+        return not closes
 
     async def _head(self) -> bytes:
         """The bytes of a whole head; they stay in the buffer. Raises HandedOverError."""
+        bounded = False
         while True:
-            if not self._routes.may_begin(self._buffer):
-                raise HandedOverError
             end = self._buffer.find(_END_OF_HEAD, 0, HEAD_BYTES_MAX)
             if end >= 0:
                 return self._buffer[: end + len(_END_OF_HEAD)]
-            if len(self._buffer) >= HEAD_BYTES_MAX:
+            if len(self._buffer) >= HEAD_BYTES_MAX or not self._heads.may_begin(self._buffer):
                 raise HandedOverError
-            await self._receive()
+            if not bounded:
+                self._allow(self._read_seconds_max)
+                bounded = True
+            self._buffer += await self._received(HEAD_BYTES_MAX)
 
-    def _length(self, message: _Message, head: bytes, match: Match) -> int:
-        """Bytes of the body. Raises HandedOverError at the slightest doubt."""
-        if not message.feed(head) or not message.plain or len(message.headers) > HEADERS_MAX:
-            raise HandedOverError
-        text = message.headers.get("content-length", "")
-        connection = message.headers.get("connection", "keep-alive").lower()
-        if not _LENGTH.fullmatch(text) or connection not in _CONNECTIONS or "host" not in message.headers:
-            raise HandedOverError
-        length = int(text)
-        if match.route is None or length > match.route.body_bytes_max or message.complete != (length == 0):
-            raise HandedOverError
-        return length
+    async def _body(self, head: Head, start: int) -> bytes:
+        """The whole body, which begins at `start`; what follows it stays in the buffer."""
+        end = start + head.length
+        missing = end - len(self._buffer)
+        if missing > 0:
+            self._allow(self._read_seconds_max)
+            self._awaited = head
+            parts = [self._buffer]
+            while missing > 0:
+                part = await self._received(max(missing, RECEIVE_BYTES))
+                parts.append(part)
+                missing -= len(part)
+            self._awaited = None
+            self._buffer = b"".join(parts)
+        body = self._buffer[start:end]
+        self._buffer = self._buffer[end:]
+        return body
 
-    async def _body(self, message: _Message, start: int, length: int) -> Refusal | None:
-        """Have the whole body in the buffer; returns what went wrong instead."""
-        with trio.move_on_after(self._read_seconds_max):
-            while len(self._buffer) < start + length:
-                await self._receive()
-            if length and not (message.feed(self._buffer[start : start + length]) and message.complete):
-                # llhttp frames this otherwise than we do: nothing that follows can be trusted.
+    def _allow(self, seconds: float) -> None:
+        self._scope.deadline = trio.current_time() + seconds
+
+    async def _received(self, size: int) -> bytes:
+        """Some bytes, as soon as there are any. Raises LaneEndedError at the end of the stream."""
+        while True:
+            descriptor = self._stream.socket.fileno()
+            if descriptor < 0:
                 raise LaneEndedError
-            return None
-        return body_timeout(self._read_seconds_max)
+            await trio.lowlevel.wait_readable(descriptor)
+            try:
+                received = os.read(self._stream.socket.fileno(), size)
+            except BlockingIOError:
+                continue
+            if not received:
+                raise LaneEndedError
+            return received
 
-
-def _written(answer: Answer, closes: bool) -> bytes:
-    """The answer as Hypercorn writes it."""
-    lines = [f"HTTP/1.1 {answer.status} "]
-    lines += [f"{name}: {value}" for name, value in answer.headers]
-    lines.append(f"content-length: {len(answer.body)}")
-    if closes:
-        lines.append("connection: close")
-    lines.append(f"date: {_date()}")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + answer.body
-
-
-def _date() -> str:
-    """The header's value, made once a second."""
-    global _date_made  # noqa: PLW0603  # a cache of one
-    second = int(time.time())
-    if _date_made[0] != second:
-        _date_made = (second, formatdate(second, usegmt=True))
-    return _date_made[1]
+    def _sent(self, data: bytes) -> int:
+        """How much of `data` the kernel took at once, which is nearly always all of it."""
+        try:
+            return os.write(self._stream.socket.fileno(), data)
+        except BlockingIOError:
+            return 0
 
 
 class Lanes:
@@ -225,13 +169,13 @@ class Lanes:
 
     def __init__(self, edge: Edge, settings: ServerSettings) -> None:
         self._edge = edge
-        self._routes = LaneRoutes(edge)
+        self._heads = Heads(edge)
         self._settings = settings
         self._open: set[Lane] = set()
 
-    async def serve(self, stream: LaneStream) -> bytes | None:
+    async def serve(self, stream: BoundedStream) -> bytes | None:
         """Serve a connection; returns the bytes to hand over, or None if it is over."""
-        lane = Lane(self._edge, self._routes, stream, self._settings)
+        lane = Lane(self._edge, self._heads, stream, self._settings)
         self._open.add(lane)
         try:
             return await lane.run()
@@ -242,3 +186,30 @@ class Lanes:
         """The server stops: idle connections end now, busy ones after their answer."""
         for lane in self._open:
             lane.end_if_idle()
+
+
+class _Date:
+    """The value of the header `date`, made once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = ""
+
+    def now(self) -> str:
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._text = second, formatdate(second, usegmt=True)
+        return self._text
+
+
+_date: Final = _Date()
+
+
+def _written(answer: Answer, closes: bool) -> bytes:
+    """The answer as Hypercorn writes it."""
+    headers = "".join([f"{name}: {value}\r\n" for name, value in answer.headers])
+    end = "connection: close\r\n" if closes else ""
+    head = (
+        f"HTTP/1.1 {answer.status} \r\n{headers}content-length: {len(answer.body)}\r\n{end}date: {_date.now()}\r\n\r\n"
+    )
+    return head.encode("latin-1") + answer.body
