@@ -26,6 +26,7 @@ from segmentd.keyfile import KeyFileError
 from segmentd.runtime.catalog import Catalog
 from segmentd.runtime.forgetting import Forgetting
 from segmentd.runtime.imports import Imports
+from segmentd.runtime.seam import AudienceMembers
 from segmentd.runtime.store import LocalStore
 from segmentd.settings import Settings
 from segmentd.storage.errors import StorageError
@@ -116,7 +117,14 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
         reader=reader,
         deletes=store,
         forgetting=forgetting,
-        engine=GraphQLEngine(store, catalog, schema, settings.graphql),
+        engine=GraphQLEngine(
+            store,
+            catalog,
+            schema,
+            settings.graphql,
+            members=AudienceMembers(reader, imports.jobs),
+            members_page_max=settings.members.page_members_max,
+        ),
         keyring=keyring,
         readiness=readiness,
         telemetry=telemetry,

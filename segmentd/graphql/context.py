@@ -1,6 +1,6 @@
 """What a resolver can reach: the published state, the identifiers, and the right of the key that asks.
 
-Owns the two narrow protocols through which GraphQL reads; never changes anything. All calls are plain functions on the
+Owns the narrow protocols through which GraphQL reads; never changes anything. All calls are plain functions on the
 loop's thread, so one execution sees one consistent state.
 """
 
@@ -38,6 +38,29 @@ class SegmentReader(Protocol):
         ...
 
 
+class MemberPageRows(Protocol):
+    """One page of members."""
+
+    @property
+    def members(self) -> Sequence[tuple[bytes, int]]: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def has_more(self) -> bool: ...
+
+
+class MemberReader(Protocol):
+    """Who is in an audience; the index has been waited for."""
+
+    def members(self, audience: str, after: bytes, first: int) -> MemberPageRows:
+        """At most `first` members (identifier key, v) behind the key `after`, in key order."""
+        ...
+
+    def qualifying(self, audience: str) -> Mapping[int, str]:
+        """The `v` that an import of the audience gives → the id of its job."""
+        ...
+
+
 class ReadContext(NamedTuple):
     """The context value of one execution."""
 
@@ -46,3 +69,5 @@ class ReadContext(NamedTuple):
     schema: IdentifierSchema
     right: Right
     """What the caller's key may do; fields that show members ask for "private"."""
+    members: MemberReader | None = None
+    members_page_max: int = 0

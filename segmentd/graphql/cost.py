@@ -29,6 +29,8 @@ from graphql import (
     is_list_type,
 )
 
+from segmentd.graphql.members import CONNECTION_TYPE as MEMBERS_TYPE
+from segmentd.graphql.members import FIRST_DEFAULT
 from segmentd.graphql.merging import fragments_of, merged_fields, selections_below
 from segmentd.graphql.schema import CONNECTION_TYPES
 
@@ -109,6 +111,10 @@ class _Compiler:
         assert isinstance(type_, GraphQLObjectType)  # noqa: S101  # there are no interfaces and unions
         if page is not None and name == "edges":
             return Cost(1, (_times(page, self._selections(type_, below, None)),))
+        if type_.name == MEMBERS_TYPE:
+            members = self._members(field)
+            inside = self._selections(type_, below, members)
+            return Cost(1 + inside.fixed, (members, *inside.varying))
         if type_.name not in CONNECTION_TYPES:
             inside = self._selections(type_, below, None)
             return Cost(1 + inside.fixed, inside.varying)
@@ -142,6 +148,17 @@ class _Compiler:
                 if bound is not None and bound < size:
                     size = bound
             return max(0, size)
+
+        return page
+
+    def _members(self, field: FieldNode) -> Evaluate:
+        """How many members a page may have; what is too many is told by the resolver."""
+        given = self._argument(field, "first")
+        number = None if given is None else self._number(given)
+
+        def page(variables: Variables, _segments: int) -> int:
+            size = None if number is None else number(variables)
+            return FIRST_DEFAULT if size is None else max(0, size)
 
         return page
 

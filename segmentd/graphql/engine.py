@@ -12,7 +12,7 @@ from graphql import DocumentNode, ExecutionResult, Executor, execute_sync, parse
 from msgspec import Struct
 
 from segmentd.domain.identifiers import IdentifierSchema
-from segmentd.graphql.context import MembershipReader, ReadContext, Right, SegmentReader
+from segmentd.graphql.context import MemberReader, MembershipReader, ReadContext, Right, SegmentReader
 from segmentd.graphql.documents import DocumentCache
 from segmentd.graphql.errors import (
     RequestRefused,
@@ -23,6 +23,7 @@ from segmentd.graphql.errors import (
     variables_refused,
 )
 from segmentd.graphql.limits import DocumentLimits, too_expensive
+from segmentd.graphql.members import FIELD, has_members
 from segmentd.graphql.plans import Plan, PlanInfo
 from segmentd.graphql.schema import build_schema
 from segmentd.settings import GraphQLSettings
@@ -68,13 +69,21 @@ class GraphQLEngine:
         catalog: SegmentReader,
         schema: IdentifierSchema,
         settings: GraphQLSettings,
+        *,
+        members: MemberReader | None = None,
+        members_page_max: int = 0,
     ) -> None:
-        """Raises ValueError for identifier names that cannot be GraphQL arguments."""
+        """members: None shows no members to anybody. members_page_max: at most so many on a page.
+
+        Raises ValueError for identifier names that cannot be GraphQL arguments.
+        """
         self.schema = build_schema(schema)
         self._catalog = catalog
         self._cost_max = settings.cost_max
         rights: tuple[Right, ...] = ("public", "private")
-        self._infos = {right: PlanInfo(ReadContext(store, catalog, schema, right)) for right in rights}
+        self._infos = {
+            right: PlanInfo(ReadContext(store, catalog, schema, right, members, members_page_max)) for right in rights
+        }
         self.answered_by_plans = 0
         """Requests whose answer a plan wrote; all others went to the executor or were refused."""
         self._limits = DocumentLimits(
@@ -87,6 +96,16 @@ class GraphQLEngine:
         self._documents = DocumentCache(
             self.schema, self._limits, settings.document_cache_entries_max, plans=settings.plans
         )
+
+    def reads_members(self, request: GraphQLRequest, *, right: Right) -> bool:
+        """Whether the answer will show members, so that the index must be waited for first."""
+        # Nearly all requests end at the first look.
+        if FIELD not in request.query or right != "private":
+            return False
+        try:
+            return has_members(self._documents.prepare(request.query).document.ast)
+        except RequestRefused:
+            return False
 
     def execute(self, request: GraphQLRequest, *, right: Right) -> GraphQLAnswer:
         """The answer to one request. right: of the key that asks."""

@@ -17,6 +17,7 @@ from segmentd.domain.segments import Segment
 from segmentd.graphql.context import ReadContext
 from segmentd.graphql.cursors import Page, bounds, cursor_of
 from segmentd.graphql.errors import ReadError
+from segmentd.graphql.members import MemberPage
 
 Info = GraphQLResolveInfo[ReadContext]
 
@@ -221,7 +222,9 @@ def qualified_at(found: Membership, info: Info) -> float | None:
     return updated_at(found, info) if found.state == QUALIFIED else None
 
 
-def page_cursors(connection: Connection) -> tuple[str | None, str | None]:
+def page_cursors(connection: Connection | MemberPage) -> tuple[str | None, str | None]:
     """Cursors of the first and the last item of the page."""
+    if isinstance(connection, MemberPage):
+        return connection.cursors
     names = connection.names
     return (cursor_of(names[0]), cursor_of(names[-1])) if names else (None, None)

@@ -31,6 +31,7 @@ from segmentd.domain.identifiers import IdentifierKind, IdentifierSchema
 from segmentd.domain.segments import Segment
 from segmentd.graphql import resolvers
 from segmentd.graphql.cursors import cursor_of
+from segmentd.graphql.members import FIELD, members_field
 
 CONNECTION_TYPES: Final = frozenset({"AudienceConnection", "CustomerAudienceConnection"})
 """Names of the types whose `edges` are as many as the page has."""
@@ -95,7 +96,12 @@ def build_schema(identifiers: IdentifierSchema) -> GraphQLSchema:
         {"audiences": _customer_audiences_field()},
         description="One identifier, and the segments that it is in.",
     )
-    audience = _audience_type("Audience", lambda segment: segment, "A segment: a named view on one external audience.")
+    audience = _audience_type(
+        "Audience",
+        lambda segment: segment,
+        "A segment: a named view on one external audience.",
+        last={FIELD: members_field(PAGE_INFO)},
+    )
     query = GraphQLObjectType(
         "Query",
         {
@@ -209,8 +215,9 @@ def _audience_type(
     segment: Callable[[Any], Segment],
     description: str,
     more: dict[str, GraphQLField] | None = None,
+    last: dict[str, GraphQLField] | None = None,
 ) -> GraphQLObjectType:
-    """A node type. segment: node → its segment."""
+    """A node type. segment: node → its segment. more, last: fields after the name, and at the end."""
 
     def field(type_: GraphQLOutputType, text: str, read: Callable[[Segment], Any]) -> GraphQLField:
         return GraphQLField(type_, description=text, resolve=lambda node, _info: read(segment(node)))
@@ -237,6 +244,7 @@ def _audience_type(
         "external_audience_id": field(
             string, "The external audience behind the segment.", lambda found: found.definition.external_audience_id
         ),
+        **(last or {}),
     }
     return GraphQLObjectType(type_name, fields, description=description)
 

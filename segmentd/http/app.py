@@ -88,28 +88,13 @@ def build_app(
 ) -> App:
     """clock: seconds since the epoch."""
     limits = settings.limits
-    event_rules = EventRules(
-        schema,
-        future_seconds_max=settings.events.future_seconds_max,
-        events_max=limits.events_per_request_max,
-        audience_id_chars_max=limits.audience_id_chars_max,
-        invalids_listed_max=limits.invalids_listed_max,
-        passthrough_enabled=settings.passthrough.enabled,
-    )
-    segment_rules = SegmentRules(
-        event_rules,
-        segment_id_chars_max=limits.segment_id_chars_max,
-        description_chars_max=limits.description_chars_max,
-        metadata_entries_max=limits.metadata_entries_max,
-        metadata_key_chars_max=limits.metadata_key_chars_max,
-        metadata_value_chars_max=limits.metadata_value_chars_max,
-    )
+    event_rules, segment_rules = _rules(settings, schema)
     routes = [
         *_api_routes(
             settings,
             EventsApi(store, event_rules, limits, telemetry, clock),
             SegmentsApi(catalog, segment_rules, limits),
-            GraphQLApi(engine, limits),
+            GraphQLApi(engine, limits, reader.settled),
         ),
         *_import_routes(settings, ImportsApi(imports.uploads, imports.jobs, imports.importer, event_rules, clock)),
         *AudiencesApi(deletes, reader, catalog, imports.jobs, clock=clock).routes(),
@@ -127,6 +112,27 @@ def build_app(
         access_log=settings.log.level == "debug",
     )
     return App(edge, settings.server.request_read_seconds_max)
+
+
+def _rules(settings: Settings, schema: IdentifierSchema) -> tuple[EventRules, SegmentRules]:
+    limits = settings.limits
+    event_rules = EventRules(
+        schema,
+        future_seconds_max=settings.events.future_seconds_max,
+        events_max=limits.events_per_request_max,
+        audience_id_chars_max=limits.audience_id_chars_max,
+        invalids_listed_max=limits.invalids_listed_max,
+        passthrough_enabled=settings.passthrough.enabled,
+    )
+    segment_rules = SegmentRules(
+        event_rules,
+        segment_id_chars_max=limits.segment_id_chars_max,
+        description_chars_max=limits.description_chars_max,
+        metadata_entries_max=limits.metadata_entries_max,
+        metadata_key_chars_max=limits.metadata_key_chars_max,
+        metadata_value_chars_max=limits.metadata_value_chars_max,
+    )
+    return event_rules, segment_rules
 
 
 def _api_routes(settings: Settings, events: EventsApi, segments: SegmentsApi, graphql: GraphQLApi) -> Iterator[Route]:

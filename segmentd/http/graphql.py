@@ -12,6 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
 import msgspec
@@ -41,7 +42,9 @@ _DECODE_MAP: Final[msgspec.json.Decoder[dict[str, Any] | None]] = msgspec.json.D
 class GraphQLApi:
     """Handlers of `/v3/graphql`."""
 
-    def __init__(self, engine: GraphQLEngine, limits: LimitsSettings) -> None:
+    def __init__(self, engine: GraphQLEngine, limits: LimitsSettings, settled: Callable[[], Awaitable[None]]) -> None:
+        """settled: waits until the index, which members are read from, has all that was acknowledged."""
+        self._settled = settled
         self._engine = engine
         self._types_by_accept: dict[str | None, str | None] = {}
         self._bodies = BodyRules(
@@ -55,17 +58,19 @@ class GraphQLApi:
         """A query in a JSON body."""
         media_type = self._media_type(request)
         _, body = bodies.read(request, self._bodies)
-        return self._answer(_parse_body(body), request, media_type)
+        return await self._answer(_parse_body(body), request, media_type)
 
     async def get(self, request: Request) -> Answer:
         """A query in the query string."""
         media_type = self._media_type(request)
-        answer = self._answer(_parse_query(request), request, media_type)
+        answer = await self._answer(_parse_query(request), request, media_type)
         answer.headers += (_NOT_STORED,)
         return answer
 
-    def _answer(self, parsed: GraphQLRequest, request: Request, media_type: str) -> Answer:
+    async def _answer(self, parsed: GraphQLRequest, request: Request, media_type: str) -> Answer:
         right: Literal["public", "private"] = "public" if request.key is None else request.key.right
+        if self._engine.reads_members(parsed, right=right):
+            await self._settled()
         answer = self._engine.execute(parsed, right=right)
         refused = answer.kind == "request_error" and media_type == RESPONSE_TYPE
         return Answer(400 if refused else 200, answer.encoded, (_CONTENT_TYPES[media_type],))

@@ -116,3 +116,11 @@ class MembersReader(Protocol):
 
         identifier: the only name to export. Raises SeveralIdentifiersError, Overloaded, StoreUnavailable.
         """
+
+
+class AudienceMembers:
+    """Members and where they come from, for queries."""
+
+    def __init__(self, reader: MembersReader, imports: ImportHistory) -> None:
+        self.members = reader.members
+        self.qualifying = imports.qualifying

@@ -127,6 +127,13 @@ def schema_of(settings: Settings) -> IdentifierSchema:
     )
 
 
+class UnsettledReader:
+    """No members: what they are is shown with a real server."""
+
+    async def settled(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
 class World:
     """An app and all that it stands on."""
 
@@ -141,6 +148,7 @@ class World:
         self.telemetry.watch_store(self.store.stats, lambda: len(self.catalog.segments))
         self.keyring = Keyring(self.settings.keys)
         self.now_seconds = NOW_SECONDS
+        self.reader = cast(MembersReader, UnsettledReader())
         self.app: App = build_app(
             settings=self.settings,
             schema=self.schema,
@@ -148,7 +156,7 @@ class World:
             catalog=self.catalog,
             # Its routes, without anything behind them: what imports do is shown with a real server.
             imports=Imports(self.settings, self.schema, cast(WholeLists, None)),
-            reader=cast(MembersReader, None),
+            reader=self.reader,
             deletes=cast(DeletesAudiences, None),
             forgetting=cast(Forgetting, None),
             engine=self.engine,
