@@ -25,6 +25,7 @@ from segmentd.http.server import open_listener, serve, url_of
 from segmentd.keyfile import KeyFileError
 from segmentd.runtime.catalog import Catalog
 from segmentd.runtime.forgetting import Forgetting
+from segmentd.runtime.importbucket import BucketUnusableError
 from segmentd.runtime.imports import Imports
 from segmentd.runtime.seam import AudienceMembers
 from segmentd.runtime.store import LocalStore
@@ -97,7 +98,7 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
         segments_max=settings.limits.segments_max,
         retry_after_seconds=settings.runtime.retry_after_seconds,
     )
-    imports = Imports(settings, schema, store.lists)
+    imports = _imports(settings, schema, store)
     reader = store.reader({kind.name: kind.number for kind in schema.kinds.values() if kind.is_high}, settings.members)
     forgetting = Forgetting(
         store,
@@ -180,6 +181,13 @@ async def _watch_signals(
             log.info("stopping", signal=signal.Signals(number).name)
             readiness.drain()
             stopping.set()
+
+
+def _imports(settings: Settings, schema: IdentifierSchema, store: LocalStore) -> Imports:
+    try:
+        return Imports(settings, schema, store.lists)
+    except BucketUnusableError as error:
+        raise StartError(str(error)) from error
 
 
 def _listener(settings: Settings) -> socket.socket:

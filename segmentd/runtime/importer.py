@@ -211,17 +211,18 @@ class Importer:
         """Compare list and members, however often it takes."""
         folder = self._jobs.folder
         await self._lists.barrier()
-        arguments = ScanArguments(
-            index=str(self._lists.index_path()),
-            index_map_bytes=self._index_map_bytes,
-            audience=number,
-            staged=str(folder.staged(job.id)),
-            kind_number=job.kind_number,
-            v_floor=v_of(job.as_of_ms, True),
-            output=output and str(folder.sweep(job.id, output)),
-        )
         pause = _RETRY_SECONDS_FIRST
         while True:
+            # Anew each time: the index may have moved.
+            arguments = ScanArguments(
+                index=str(self._lists.index_path()),
+                index_map_bytes=self._index_map_bytes,
+                audience=number,
+                staged=str(folder.staged(job.id)),
+                kind_number=job.kind_number,
+                v_floor=v_of(job.as_of_ms, True),
+                output=output and str(folder.sweep(job.id, output)),
+            )
             try:
                 async with child("segmentd.storage.importscan", arguments) as scanner:
                     report = await scanner.answer(ScanReport)

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import trio
 
+from segmentd.domain.events import EventRules
 from segmentd.domain.identifiers import IdentifierSchema
+from segmentd.runtime.importbucket import WatchedBucket, s3_client
 from segmentd.runtime.importer import Importer
+from segmentd.runtime.importfolder import WatchedFolder
 from segmentd.runtime.importjobs import ImportJobs
+from segmentd.runtime.importsources import Importing
 from segmentd.runtime.importuploads import ImportUploads
 from segmentd.runtime.wholelists import WholeLists
 from segmentd.settings import Settings
@@ -26,7 +30,7 @@ class Imports:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """clock: seconds since the epoch."""
+        """clock: seconds since the epoch. Raises BucketUnusableError."""
         data, imports = Path(settings.storage.path), settings.imports
         retry_after_seconds = settings.runtime.retry_after_seconds
         self.jobs = ImportJobs(
@@ -51,6 +55,18 @@ class Imports:
             rejected_share_max=imports.rejected_share_max,
         )
 
+        rules = EventRules(
+            schema,
+            audience_id_chars_max=settings.limits.audience_id_chars_max,
+            passthrough_enabled=settings.passthrough.enabled,
+        )
+        importing = Importing(self.uploads, self.jobs, rules)
+        self._sources: list[WatchedFolder | WatchedBucket] = []
+        if imports.watch_folder:
+            self._sources.append(WatchedFolder(imports, importing))
+        if imports.s3_bucket:
+            self._sources.append(WatchedBucket(s3_client(imports), imports, importing))
+
     async def load(self) -> None:
         """Take over the jobs on disk. Raises OSError."""
         await trio.to_thread.run_sync(self.jobs.load)
@@ -59,3 +75,5 @@ class Imports:
         """Until cancelled; what is under way then goes on at the next start."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.importer.run)
+            for source in self._sources:
+                nursery.start_soon(source.run)
