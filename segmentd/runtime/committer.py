@@ -16,7 +16,7 @@ from segmentd.domain.refusals import Overloaded, ShuttingDown, StoreUnavailable
 from segmentd.domain.segments import SegmentRecord
 from segmentd.domain.shard import Word
 from segmentd.runtime.audiences import AudienceTable
-from segmentd.runtime.mailbox import Mailbox, MailboxClosedError, MailboxFullError, Reply
+from segmentd.runtime.mailbox import Mailbox, MailboxClosedError, Reply
 from segmentd.runtime.router import Router
 from segmentd.storage.errors import StoreFailureError, StoreFullError
 from segmentd.storage.failpoints import hit
@@ -118,15 +118,19 @@ class Committer:
             message = "Writing has stopped after a storage failure; see the log."
             raise StoreUnavailable(message, self._retry_after_seconds)
 
+    def check_room(self, changes: int) -> None:
+        """Raises what `submit` of so many changes would raise now, before anything is prepared for it."""
+        self.check_open()
+        if self._inbox.closed:
+            raise ShuttingDown("The service is shutting down.", self._retry_after_seconds)
+        if not self._inbox.has_room(max(1, changes)):
+            raise Overloaded("Too many writes are waiting; send it again.", self._retry_after_seconds)
+
     def submit(self, write: Write) -> None:
         """Queue a write. Raises Overloaded, ShuttingDown, StoreUnavailable; then nothing of it is applied."""
-        self.check_open()
-        try:
-            self._inbox.put_nowait(write, max(1, len(write.changes) + len(write.imported)))
-        except MailboxFullError:
-            raise Overloaded("Too many writes are waiting; send it again.", self._retry_after_seconds) from None
-        except MailboxClosedError:
-            raise ShuttingDown("The service is shutting down.", self._retry_after_seconds) from None
+        changes = len(write.changes) + len(write.imported)
+        self.check_room(changes)
+        self._inbox.put_nowait(write, max(1, changes))
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:

@@ -47,6 +47,10 @@ class Mailbox(Generic[T]):
         """Weight of everything that waits."""
         return self._weight
 
+    def has_room(self, weight: int = 1) -> bool:
+        """Whether `put_nowait` would take a message of this weight now."""
+        return not self._closed and not self._is_full(weight)
+
     def put_nowait(self, message: T, weight: int = 1) -> None:
         """Raises MailboxFullError, MailboxClosedError."""
         if self._closed:

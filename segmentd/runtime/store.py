@@ -136,6 +136,8 @@ class LocalStore:
         if not changes:
             return
         self._check_room()
+        # Before audiences get their numbers: what is refused leaves nothing behind.
+        self.committer.check_room(len(changes))
         write = Write(changes=self._audiences.words(changes))
         self.committer.submit(write)
         await write.reply.wait()
@@ -147,11 +149,15 @@ class LocalStore:
             return None
         self._check_room()
         floor = max(v_of(now_ms, True), self._gate.floors.get(number, 0))
-        write = Write(deleted=[(number, floor, now_ms)])
+
+        def sweep() -> None:
+            # Not after the wait: whoever asked may have gone by then.
+            self.checkpointing.unswept.add(number)
+            self.checkpointing.wake()
+
+        write = Write(deleted=[(number, floor, now_ms)], visible=sweep)
         self.committer.submit(write)
         await write.reply.wait()
-        self.checkpointing.unswept.add(number)
-        self.checkpointing.wake()
         return self._audiences.deletions[number]
 
     def deletion(self, number: int) -> Deletion | None:

@@ -7,10 +7,12 @@ fold (`Folded` and `seconds`), the last with `"more": false`, or with `{"error":
 object, about one step of the sweep of deleted audiences. End of input ends the child.
 """
 
+import os
 import signal
 import sys
 import time
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -20,6 +22,8 @@ from segmentd.storage.folder import DataFolder
 from segmentd.storage.index import Index
 from segmentd.storage.journal import Journal
 from segmentd.storage.sweep import sweep
+
+NICENESS: Final = 10
 
 
 class FoldReport(msgspec.Struct, frozen=True):
@@ -48,6 +52,8 @@ def main(argument: str) -> int:
     # The terminal and systemd signal the whole group; this process ends when its parent closes its input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Where both share a core, answering comes first; commits are paced when folding falls behind.
+    os.nice(NICENESS)
     arguments = msgspec.json.decode(argument, type=CheckpointerArguments)
     folder = DataFolder(
         Path(arguments.path),
