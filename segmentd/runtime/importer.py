@@ -188,7 +188,6 @@ class Importer:
     async def _sweep(self, job: ImportJob, number: int) -> None:
         """Disqualify members that are not listed and older than the import."""
         if job.sweep is None:
-            await self._lists.barrier()
             name = f"sweep-{time.time_ns():x}"
             found = await self._scan(job, number, name)
             job.sweep, job.to_sweep = name, found.outdated
@@ -208,7 +207,7 @@ class Importer:
                 await trio.lowlevel.checkpoint()
 
     async def _scan(self, job: ImportJob, number: int, output: str | None) -> ScanReport:
-        """Compare list and members, however often it takes."""
+        """Compare list and members as they are now, however often it takes."""
         folder = self._jobs.folder
         await self._lists.barrier()
         pause = _RETRY_SECONDS_FIRST
