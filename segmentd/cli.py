@@ -20,6 +20,8 @@ from pathlib import Path
 import click
 
 from segmentd import __version__
+from segmentd.commands.backup import backup, restore
+from segmentd.commands.export import export
 from segmentd.commands.imports import import_files
 from segmentd.commands.keys import keys
 from segmentd.commands.options import DONE, FAILED, MISUSED, Failure, configured, settings_of
@@ -144,3 +146,6 @@ def version() -> None:
 
 commands.add_command(keys)
 commands.add_command(import_files)
+commands.add_command(export)
+commands.add_command(backup)
+commands.add_command(restore)

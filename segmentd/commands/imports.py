@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote, urlencode, urlsplit
 
 import click
@@ -68,6 +68,20 @@ class Server:
                 return _job(connection.getresponse(), 200)
             except (OSError, http.client.HTTPException) as error:
                 raise Failure(f"{self._url}: {error or type(error).__name__}; the import {job_id} goes on") from None
+
+    def fetch(self, target: str, out: BinaryIO) -> None:
+        """Copy an answer of 200 to `out` as it comes. Raises Failure, also where the answer breaks off."""
+        with closing(self._connect()) as connection:
+            try:
+                connection.request("GET", self._base + target, headers=self._headers)
+                response = connection.getresponse()
+                if response.status != 200:
+                    _job(response, 200)
+                while chunk := response.read(_CHUNK_BYTES):
+                    out.write(chunk)
+                out.flush()
+            except (OSError, http.client.HTTPException) as error:
+                raise Failure(f"{self._url}: {error or type(error).__name__}") from None
 
 
 def _send(connection: http.client.HTTPConnection, file: Any, sent: Callable[[int], None]) -> None:

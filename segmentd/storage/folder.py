@@ -99,6 +99,10 @@ class DataFolder:
             if name in {"journal", "index"} and path.name not in valid and path.is_dir():
                 shutil.rmtree(path)
 
+    def write_format_to(self, copy: Path) -> None:
+        """Say in a copy of the store, whose folders have no generation, what format it has. Raises OSError."""
+        (copy / _FORMAT_FILE).write_text(json.dumps({"format": FORMAT}))
+
     def close(self) -> None:
         """Give the lock back."""
         if self._lock >= 0:

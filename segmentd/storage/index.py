@@ -65,7 +65,7 @@ class Index:
 
     def __init__(self, path: Path, *, map_bytes: int, read_only: bool = False) -> None:
         """Open the index in the folder `path`. Raises FolderUnusableError."""
-        self._map_bytes = map_bytes
+        self.map_bytes = map_bytes
         self._read_only = read_only
         self._open(path)
 
@@ -73,7 +73,7 @@ class Index:
         self.path = path
         read_only = self._read_only
         databases_max = len(_DATABASES)
-        self._env = open_environment(path, map_bytes=self._map_bytes, databases_max=databases_max, read_only=read_only)
+        self._env = open_environment(path, map_bytes=self.map_bytes, databases_max=databases_max, read_only=read_only)
         with read_errors(path):
             handles = {name: self._env.open_db(name.encode(), create=not read_only) for name in _DATABASES}
         self.memberships_db, self.members_db = handles["memberships"], handles["members"]
@@ -204,8 +204,9 @@ class Index:
         return self._env.reader_check()
 
     def copy_to(self, path: Path) -> None:
-        """Copy the environment, as of now, into the existing empty folder `path`."""
-        self._env.copy(str(path), compact=True)
+        """Copy the environment, as of now, into the existing empty folder `path`. Raises FolderUnusableError."""
+        with read_errors(self.path):
+            self._env.copy(str(path), compact=True)
 
     def close(self) -> None:
         """Close the environment; nothing may be under way."""

@@ -83,6 +83,13 @@ class Journal:
         self._cut_alone(cut_to)
         return self._append(blob, cut_to)
 
+    def cut(self, cut_to: int) -> None:
+        """Remove all records up to `cut_to`, which the index has folded. Raises StoreFullError, StoreFailureError."""
+        while 0 < self.oldest_seq <= cut_to:
+            with write_errors(self.path), self._env.begin(write=True) as txn:
+                cut = self._delete(txn, cut_to)
+            self._forget(cut)
+
     def records(self, after: int) -> Iterator[tuple[int, bytes]]:
         """(seq, record) of every record with seq > after, in order, from one consistent snapshot."""
         with read_errors(self.path), self._env.begin() as txn, txn.cursor() as cursor:
@@ -101,8 +108,9 @@ class Journal:
         return self._env.reader_check()
 
     def copy_to(self, path: Path) -> None:
-        """Copy the environment, as of now, into the existing empty folder `path`."""
-        self._env.copy(str(path), compact=True)
+        """Copy the environment, as of now, into the existing empty folder `path`. Raises FolderUnusableError."""
+        with read_errors(self.path):
+            self._env.copy(str(path), compact=True)
 
     def close(self) -> None:
         """Close the environment; nothing may be under way."""
