@@ -11,6 +11,7 @@ import signal
 import socket
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -18,7 +19,7 @@ import trio
 from segmentd import lateness, logs
 from segmentd.domain.identifiers import Confidence, IdentifierKind, IdentifierSchema
 from segmentd.graphql.engine import GraphQLEngine
-from segmentd.http.app import build_app
+from segmentd.http.app import App, build_app
 from segmentd.http.auth import Keyring
 from segmentd.http.readiness import Readiness
 from segmentd.http.server import open_listener, serve, url_of
@@ -85,8 +86,21 @@ def _first(group: BaseExceptionGroup[Exception]) -> Exception:
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-async def _serve(settings: Settings, folder: DataFolder) -> None:
-    listener = _listener(settings)
+class _Parts(NamedTuple):
+    """Everything that is open and waits to be run."""
+
+    keyring: Keyring
+    telemetry: Telemetry
+    store: LocalStore
+    catalog: Catalog
+    imports: Imports
+    forgetting: Forgetting
+    readiness: Readiness
+    app: App
+
+
+def _opened(settings: Settings, folder: DataFolder) -> _Parts:
+    """Open the store and put everything together. Raises StartError, StorageError."""
     keyring = _keyring(settings)
     telemetry = Telemetry()
     store = LocalStore(
@@ -100,13 +114,7 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
     )
     imports = _imports(settings, schema, store)
     reader = store.reader({kind.name: kind.number for kind in schema.kinds.values() if kind.is_high}, settings.members)
-    forgetting = Forgetting(
-        store,
-        folder.path,
-        scrub_seconds_min=settings.compliance.scrub_seconds_min,
-        jobs_kept_max=settings.compliance.jobs_kept_max,
-        retry_after_seconds=settings.runtime.retry_after_seconds,
-    )
+    forgetting = _forgetting(settings, store, folder)
     readiness = Readiness(settings.runtime.retry_after_seconds, store.failure)
     telemetry.watch_store(store.stats, lambda: len(catalog.segments))
     app = build_app(
@@ -118,40 +126,55 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
         reader=reader,
         deletes=store,
         forgetting=forgetting,
-        engine=GraphQLEngine(
-            store,
-            catalog,
-            schema,
-            settings.graphql,
-            members=AudienceMembers(reader, imports.jobs),
-            members_page_max=settings.members.page_members_max,
-        ),
+        engine=_engine(settings, schema, store, catalog, AudienceMembers(reader, imports.jobs)),
         keyring=keyring,
         readiness=readiness,
         telemetry=telemetry,
     )
+    await _run(settings, app, listener, keyring, telemetry, readiness, store, catalog, imports, forgetting)
+
+
+async def _run(
+    settings: Settings,
+    app: App,
+    listener: socket.socket,
+    keyring: Keyring,
+    telemetry: Telemetry,
+    readiness: Readiness,
+    store: LocalStore,
+    catalog: Catalog,
+    imports: Imports,
+    forgetting: Forgetting,
+) -> None:
+    """Run everything until a signal, and end it in order."""
+    return _Parts(keyring, telemetry, store, catalog, imports, forgetting, readiness, app)
+
+
+async def _serve(settings: Settings, folder: DataFolder) -> None:
+    listener = _listener(settings)
+    parts = _opened(settings, folder)
     stopping = trio.Event()
     async with trio.open_nursery() as stores:
         async with trio.open_nursery() as catalogs:
             async with trio.open_nursery() as watchers:
-                watchers.start_soon(keyring.watch)
-                watchers.start_soon(lateness.sample, telemetry.loop_late)
-                await watchers.start(_watch_signals, readiness, stopping)
+                watchers.start_soon(parts.keyring.watch)
+                watchers.start_soon(lateness.sample, parts.telemetry.loop_late)
+                await watchers.start(_watch_signals, parts.readiness, stopping)
                 async with trio.open_nursery() as edge:
-                    await edge.start(partial(serve, app, listener, settings.server, shutdown=stopping.wait))
+                    await edge.start(partial(serve, parts.app, listener, settings.server, shutdown=stopping.wait))
                     print(f"listening on {url_of(listener)}", flush=True)  # the promised line
-                    await _recover(store, catalog)
-                    await imports.load()
-                    await forgetting.load()
-                    await stores.start(store.run)
-                    catalogs.start_soon(catalog.run)
-                    watchers.start_soon(imports.run)
-                    watchers.start_soon(forgetting.run)
-                    readiness.ready()
+                    await _recover(parts.store, parts.catalog)
+                    await parts.imports.load()
+                    await parts.forgetting.load()
+                    await stores.start(parts.store.run)
+                    catalogs.start_soon(parts.catalog.run)
+                    watchers.start_soon(parts.imports.run)
+                    watchers.start_soon(parts.forgetting.run)
+                    parts.readiness.ready()
                 watchers.cancel_scope.cancel()
-            catalog.close()
-        store.close()
-    store.close_environments()
+            parts.catalog.close()
+        parts.store.close()
+    parts.store.close_environments()
 
 
 async def _recover(store: LocalStore, catalog: Catalog) -> None:
@@ -181,6 +204,23 @@ async def _watch_signals(
             log.info("stopping", signal=signal.Signals(number).name)
             readiness.drain()
             stopping.set()
+
+
+def _engine(
+    settings: Settings, schema: IdentifierSchema, store: LocalStore, catalog: Catalog, members: AudienceMembers
+) -> GraphQLEngine:
+    page_max = settings.members.page_members_max
+    return GraphQLEngine(store, catalog, schema, settings.graphql, members=members, members_page_max=page_max)
+
+
+def _forgetting(settings: Settings, store: LocalStore, folder: DataFolder) -> Forgetting:
+    return Forgetting(
+        store,
+        folder.path,
+        scrub_seconds_min=settings.compliance.scrub_seconds_min,
+        jobs_kept_max=settings.compliance.jobs_kept_max,
+        retry_after_seconds=settings.runtime.retry_after_seconds,
+    )
 
 
 def _imports(settings: Settings, schema: IdentifierSchema, store: LocalStore) -> Imports:

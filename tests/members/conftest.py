@@ -8,7 +8,10 @@ import pytest
 
 from tests.serverprocess import ServerProcess
 
-SECTIONS: dict[str, dict[str, float]] = {"compliance": {"scrub_seconds_min": 0.05}, "members": {"page_members_max": 1_000}}
+SECTIONS: dict[str, dict[str, float]] = {
+    "compliance": {"scrub_seconds_min": 0.05},
+    "members": {"page_members_max": 1_000},
+}
 
 
 @pytest.fixture
