@@ -131,22 +131,6 @@ def _opened(settings: Settings, folder: DataFolder) -> _Parts:
         readiness=readiness,
         telemetry=telemetry,
     )
-    await _run(settings, app, listener, keyring, telemetry, readiness, store, catalog, imports, forgetting)
-
-
-async def _run(
-    settings: Settings,
-    app: App,
-    listener: socket.socket,
-    keyring: Keyring,
-    telemetry: Telemetry,
-    readiness: Readiness,
-    store: LocalStore,
-    catalog: Catalog,
-    imports: Imports,
-    forgetting: Forgetting,
-) -> None:
-    """Run everything until a signal, and end it in order."""
     return _Parts(keyring, telemetry, store, catalog, imports, forgetting, readiness, app)
 
 
