@@ -115,16 +115,16 @@ def _parse_typed(body: bytes, ndjson: bool, rules: EventRules, now_ms: int) -> P
 def _typed_change(event: _Event, disqualified: int, rules: EventRules, now_ms: int) -> Change:
     key = None
     for name, value in event.identifiers.items():
-        kind = rules.kinds.get(name)
-        if kind is None or (kind.is_high and key is not None):
+        prefix = rules.prefixes.get(name)
+        if prefix is None:
             raise _DoubtError
-        if kind.is_high:
-            try:
-                key = rules.schema.key(kind, value)
-            except ValueError:
-                raise _DoubtError from None
+        if prefix:
+            # The short form of IdentifierSchema.key; what is not plainly right is for the other road.
+            if key is not None or not value or not value.isprintable():
+                raise _DoubtError
+            key = prefix + (value.lower() if name in rules.lower_cased else value).encode()
     audience_id, ts = event.data.audience_id, event.data.ts
-    if key is None or not rules.is_audience_id(audience_id):
+    if key is None or len(key) > rules.key_bytes_max or not rules.is_audience_id(audience_id):
         raise _DoubtError
     if ts is None:
         return key, audience_id, v_of(now_ms, not disqualified)

@@ -25,6 +25,8 @@ _SURELY_MILLISECONDS: Final = 10**12
 # Far beyond every clock, on either side; stands for numbers that have no decimals any more, infinity among them.
 _FAR_MS: Final = 10**18
 
+_AUDIENCE_IDS_REMEMBERED_MAX: Final = 10_000
+
 _Note = Callable[[str, str, str], None]
 """(field, reason, message) of one problem."""
 
@@ -44,6 +46,11 @@ class EventRules:
     ) -> None:
         self.schema = schema
         self.kinds: Mapping[str, IdentifierKind] = schema.kinds
+        self.prefixes = {name: bytes([kind.number]) if kind.is_high else b"" for name, kind in schema.kinds.items()}
+        """What a key begins with, by identifier name; empty for identifiers of low confidence."""
+        self.key_bytes_max = schema.value_bytes_max + 1
+        self.lower_cased = frozenset(name for name, kind in schema.kinds.items() if kind.lower_case)
+        self._audience_ids: set[str] = set()
         self.future_ms_max = future_seconds_max * 1000
         self.events_max = events_max
         self.audience_id_chars_max = audience_id_chars_max
@@ -52,7 +59,15 @@ class EventRules:
 
     def is_audience_id(self, text: str) -> bool:
         """Whether `text` can name an audience."""
-        return len(text) <= self.audience_id_chars_max and _AUDIENCE_ID.fullmatch(text) is not None
+        if text in self._audience_ids:
+            return True
+        if len(text) > self.audience_id_chars_max or _AUDIENCE_ID.fullmatch(text) is None:
+            return False
+        # There are few audiences and many events; the bound is for those who send a new one each time.
+        if len(self._audience_ids) >= _AUDIENCE_IDS_REMEMBERED_MAX:
+            self._audience_ids.clear()
+        self._audience_ids.add(text)
+        return True
 
     def audience_id_problem(self, text: str) -> str | None:
         """What is wrong with `text` as an audience id, or None."""

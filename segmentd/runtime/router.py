@@ -6,7 +6,7 @@ must arrive; a full shard inbox makes the committer wait, its queue fill, and th
 
 from collections.abc import Callable, Sequence
 
-from segmentd.domain.placement import shard_of
+from segmentd.domain.placement import shard_of, split
 from segmentd.domain.shard import Word
 from segmentd.runtime.mailbox import Reply
 from segmentd.runtime.shards import Merging, ShardActor
@@ -31,16 +31,10 @@ class Router:
             visible()
             return
         count = len(self._shards)
-        parts: dict[int, list[Word]] = {}
-        for change in changes:
-            number = shard_of(change[0], count)
-            if number in parts:
-                parts[number].append(change)
-            else:
-                parts[number] = [change]
+        parts = split(changes, count)
         goners = [(shard_of(key, count), key) for key, _ in forgotten]
         merging = Merging(len(parts) + len(goners), visible)
-        for number, part in parts.items():
+        for number, part in parts:
             await self._shards[number].inbox.put((part, merging))
         for number, key in goners:
             await self._shards[number].inbox.put((key, merging))

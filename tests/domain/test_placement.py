@@ -4,8 +4,10 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from segmentd.domain.placement import TABLES_PER_SHARD, shard_of, table_of
+from segmentd.domain.placement import TABLES_PER_SHARD, shard_of, split, table_of
 
 FORMS: list[Callable[[int], bytes]] = [
     lambda number: b"\0u-%d" % number,
@@ -38,3 +40,11 @@ def test_keys_are_spread_evenly_over_shards_and_their_tables(form: Callable[[int
     assert max(by_shard.values()) < 1.5 * len(keys) / shards
     # The table must not follow from the shard, or most tables would stay empty.
     assert len(places) == shards * TABLES_PER_SHARD
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1), st.integers())), st.integers(1, 9))
+def test_splitting_gives_every_change_to_its_shard_in_order(changes: list[tuple[bytes, int]], shards: int) -> None:
+    parts = dict(split(changes, shards))
+    for number in range(shards):
+        assert parts.get(number, []) == [change for change in changes if shard_of(change[0], shards) == number]
+    assert all(parts.values())
