@@ -25,6 +25,7 @@ import msgspec
 
 from segmentd.domain.membership import ts_ms_of
 from segmentd.storage.errors import StorageError
+from segmentd.storage.failpoints import hit
 from segmentd.storage.folder import DataFolder
 from segmentd.storage.index import Index
 from segmentd.storage.members import Member, kinds_of, members_of
@@ -146,6 +147,7 @@ def _write(texts: Iterable[str], out: BinaryIO, *, compress: bool) -> None:
     if not compress:
         for text in texts:
             out.write(text.encode())
+            hit("exporting")
         out.flush()
         return
     compressor = zlib.compressobj(wbits=_GZIP_WBITS)
