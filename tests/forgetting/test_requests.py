@@ -1,0 +1,70 @@
+"""A request to forget is complete only when no staged list and no old file can hold the identifier."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from segmentd.runtime.forgetting import Forgetting
+
+
+class Store:
+    """Notes what it was told, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    async def forget(self, keys: Sequence[bytes], now_ms: int) -> None:
+        self.told.append(f"forget {len(keys)} at {now_ms}")
+
+    async def scrub(self) -> None:
+        self.told.append("scrub")
+
+
+def forgetting(store: Store, data: Path) -> Forgetting:
+    return Forgetting(store, data, scrub_seconds_min=0.01, jobs_kept_max=2, retry_after_seconds=1)
+
+
+async def test_it_waits_for_lists_that_are_staged_and_scrubs_after_them(tmp_path: Path) -> None:
+    staged = tmp_path / "imports" / "job" / "staged"
+    staged.parent.mkdir(parents=True)
+    staged.write_bytes(b"somebody")
+    store = Store()
+    requests = forgetting(store, tmp_path)
+    await requests.load()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(requests.run)
+        job = await requests.request("gdpr", [b"\0somebody"], 7)
+        await trio.sleep(0.2)
+        found = requests.get(job.id)
+        assert found is not None
+        assert (found.state, store.told) == ("in_progress", ["forget 1 at 7"])
+        staged.unlink()
+        with trio.fail_after(30):
+            while "scrub" not in store.told:  # noqa: ASYNC110  # the store is a stand-in
+                await trio.sleep(0.05)
+        await trio.sleep(0.2)
+        done = requests.get(job.id)
+        assert done is not None
+        assert done.state == "completed"
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_was_open_is_completed_after_a_start_and_never_had_an_identifier_on_disk(tmp_path: Path) -> None:
+    job = await forgetting(Store(), tmp_path).request("ccpa", [b"\0somebody"], 7)
+    assert not any(b"somebody" in file.read_bytes() for file in tmp_path.rglob("*.json"))
+    store = Store()
+    again = forgetting(store, tmp_path)
+    await again.load()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(again.run)
+        with trio.fail_after(30):
+            while "scrub" not in store.told:  # noqa: ASYNC110  # the store is a stand-in
+                await trio.sleep(0.02)
+        await trio.sleep(0.2)
+        nursery.cancel_scope.cancel()
+    third = forgetting(Store(), tmp_path)
+    await third.load()
+    found = third.get(job.id)
+    assert found is not None
+    assert (found.state, store.told) == ("completed", ["scrub"])
