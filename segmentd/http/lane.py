@@ -38,6 +38,7 @@ from segmentd.settings import ServerSettings
 
 HEAD_BYTES_MAX: Final = 8_192
 RECEIVE_BYTES: Final = 65_536
+DRAIN_SECONDS_MAX: Final = 2.0
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
 
@@ -56,13 +57,16 @@ class Lane:
         self._read_seconds_max = settings.request_read_seconds_max
         self._buffer = b""
         self._scope = trio.CancelScope()
-        self._idle = False
+        self._busy = False
+        """Whether a whole head was read and not answered yet."""
+        self._ending = False
         self._awaited: Head | None = None
         """The head of the request whose body is being read."""
 
-    def end_if_idle(self) -> None:
-        """The server stops: an idle connection ends now, a busy one after its answer."""
-        if self._idle:
+    def end(self) -> None:
+        """The server stops: without a whole head the connection ends now, else after its answer."""
+        self._ending = True
+        if not self._busy:
             self._scope.cancel()
 
     async def run(self) -> bytes | None:
@@ -74,6 +78,7 @@ class Lane:
             if self._scope.cancelled_caught and self._awaited is not None:
                 # Whoever cannot finish a head gets no answer; a body that stops has a request to be answered.
                 await self._answer(self._awaited, b"", body_timeout(self._read_seconds_max))
+                await self._drain()
         except HandedOverError:
             return self._buffer
         except (LaneEndedError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -86,20 +91,23 @@ class Lane:
             await trio.lowlevel.checkpoint()
         else:
             self._allow(self._keep_alive_seconds_max)
-            self._idle = True
             self._buffer = await self._received(RECEIVE_BYTES)
-            self._idle = False
         head_bytes = await self._head()
         head = self._heads.read(head_bytes)
+        self._busy = True
         body = await self._body(head, len(head_bytes))
-        return await self._answer(head, body, None)
+        if self._scope.cancel_called:
+            raise LaneEndedError  # The time was over in the moment of the last byte: nothing is begun then.
+        stays = await self._answer(head, body, None)
+        self._busy = False
+        return stays
 
     async def _answer(self, head: Head, body: bytes, trouble: Refusal | None) -> bool:
         request = Request("POST", head.path, "", dict(head.headers), body)
         # An event is committed whether or not its client waits in time; only reading and writing are bounded.
         self._scope.deadline = inf
         answer = await self._edge.answer(request, head.match, trouble)
-        closes = answer.close or head.closes or trouble is not None
+        closes = answer.close or head.closes or self._ending or trouble is not None
         written = _written(answer, closes)
         sent = self._sent(written)
         if sent < len(written):
@@ -123,20 +131,24 @@ class Lane:
     async def _body(self, head: Head, start: int) -> bytes:
         """The whole body, which begins at `start`; what follows it stays in the buffer."""
         end = start + head.length
-        missing = end - len(self._buffer)
-        if missing > 0:
+        if len(self._buffer) < end:
             self._allow(self._read_seconds_max)
             self._awaited = head
-            parts = [self._buffer]
-            while missing > 0:
-                part = await self._received(max(missing, RECEIVE_BYTES))
-                parts.append(part)
-                missing -= len(part)
+            gathered = bytearray(self._buffer)  # grows in place: small pieces cost neither time nor room
+            while len(gathered) < end:
+                gathered += await self._received(RECEIVE_BYTES)
             self._awaited = None
-            self._buffer = b"".join(parts)
+            self._buffer = bytes(gathered)
         body = self._buffer[start:end]
         self._buffer = self._buffer[end:]
         return body
+
+    async def _drain(self) -> None:
+        """Read on for a little, so that the client gets to reading its answer before the connection is reset."""
+        await self._stream.send_eof()
+        with trio.move_on_after(DRAIN_SECONDS_MAX):
+            while True:
+                await self._received(RECEIVE_BYTES)
 
     def _allow(self, seconds: float) -> None:
         self._scope.deadline = trio.current_time() + seconds
@@ -172,20 +184,24 @@ class Lanes:
         self._heads = Heads(edge)
         self._settings = settings
         self._open: set[Lane] = set()
+        self._ending = False
 
     async def serve(self, stream: BoundedStream) -> bytes | None:
         """Serve a connection; returns the bytes to hand over, or None if it is over."""
         lane = Lane(self._edge, self._heads, stream, self._settings)
+        if self._ending:
+            lane.end()
         self._open.add(lane)
         try:
             return await lane.run()
         finally:
             self._open.discard(lane)
 
-    def end_idle(self) -> None:
+    def end(self) -> None:
         """The server stops: idle connections end now, busy ones after their answer."""
+        self._ending = True
         for lane in self._open:
-            lane.end_if_idle()
+            lane.end()
 
 
 class _Date:

@@ -81,10 +81,14 @@ class Heads:
 
     def _parse(self, head: bytes) -> Head:
         found = self._by_line.get(head[: head.index(b"\r\n") + 2])
+        ends = head.count(b"\r\n")
+        if head.count(b"\n") != ends or head.count(b"\r") != ends:
+            # A bare LF or CR ends a line for some readers and not for others.
+            raise HandedOverError
         message = _Message()
         try:
             httptools.HttpRequestParser(message).feed_data(head)
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             raise HandedOverError from None
         headers = message.headers
         text = headers.get("content-length", "")

@@ -17,7 +17,7 @@ from typing import Final
 
 import h11
 from hypercorn.config import Config
-from hypercorn.events import Event, Updated
+from hypercorn.events import Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -75,6 +75,16 @@ class Protocol(TCPServer):
             await super().protocol_send(event)
 
 
+class _Connection(h11.Connection):
+    """h11's connection that overlooks what a client sends behind its last request (`Connection: close`, HTTP/1.0).
+
+    Hypercorn would answer that with 400 while the request is still handled, in place of its answer.
+    """
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        return h11.NEED_DATA if self.their_state is h11.MUST_CLOSE else super().next_event()
+
+
 class _HTTP11(H11Protocol):
     """HTTP/1.1 on one connection: slow heads end, and errors have a body."""
 
@@ -93,12 +103,18 @@ class _HTTP11(H11Protocol):
         )
         self._stream = stream
         self._edge = edge
+        self.connection = _Connection(h11.SERVER, max_incomplete_event_size=made.config.h11_max_incomplete_size)
 
     async def handle(self, event: Event) -> None:
+        if isinstance(event, RawData) and self._expects_nothing():
+            return
         try:
             await super().handle(event)
         finally:
             self._stream.head_begun(begun=self._head_begun())
+
+    def _expects_nothing(self) -> bool:
+        return isinstance(self.connection, h11.Connection) and self.connection.their_state is h11.MUST_CLOSE
 
     def _head_begun(self) -> bool:
         # After an upgrade the connection is no longer h11's, and there are no heads.

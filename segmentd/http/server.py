@@ -122,7 +122,7 @@ class Server:
         """End idle connections now, the others when they are done, all of them when the time is over."""
         await self._context.terminated.set()
         if self._lanes is not None:
-            self._lanes.end_idle()
+            self._lanes.end()
         connections.cancel_scope.deadline = trio.current_time() + self._settings.shutdown_seconds_max
         connections.start_soon(self._abort_at_the_end)
 

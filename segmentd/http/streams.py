@@ -52,6 +52,9 @@ class BoundedStream:
         try:
             with trio.fail_after(self._seconds_max):
                 await self._stream.send_all(data)
+        except trio.BusyResourceError as error:
+            # Sends never meet each other (Hypercorn has a lock), so the other one is the end of the connection.
+            raise trio.BrokenResourceError("the connection is being closed") from error
         except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.abort()
             self.scope.cancel()

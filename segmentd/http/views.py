@@ -61,7 +61,6 @@ class Views:
                 provide_automatic_options=False,
             )
         app.register_error_handler(HTTPException, self._without_view)
-        app.register_error_handler(ClientGoneError, self._without_client)
         app.register_error_handler(Exception, self._broken)
 
     def _view(self, route: Route) -> View:
@@ -75,10 +74,6 @@ class Views:
         if not quart.has_request_context():
             return error  # a WebSocket; nothing serves one
         return await self._answered(self._edge.find(raw_path_of(quart.request.scope)))
-
-    async def _without_client(self, _error: ClientGoneError) -> TrioResponse:
-        """The client left in the middle of its body: nothing was handled, and the connection sends nothing."""
-        return TrioResponse(b"")
 
     async def _broken(self, error: Exception) -> TrioResponse:
         """What the edge did not catch, because it broke before or behind it."""
@@ -94,6 +89,8 @@ class Views:
                 await self._read(asked, request, match)
         except Refusal as refusal:
             trouble = refusal
+        except ClientGoneError:
+            return TrioResponse(b"")  # Nothing was handled, and the connection sends nothing.
         return response_of(await self._edge.answer(request, match, trouble), asked)
 
     async def _read(self, asked: UploadRequest, request: Request, match: Match) -> None:
