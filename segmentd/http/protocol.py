@@ -18,6 +18,7 @@ from typing import Final
 import h11
 from hypercorn.config import Config
 from hypercorn.events import Event, RawData, Updated
+from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -69,6 +70,9 @@ class Protocol(TCPServer):
         await super()._read_data()
         self._reads = False
         await self.idle_task.stop()
+        if isinstance(self.protocol.protocol, H2Protocol):
+            # Hypercorn's HTTP/2 may wait for ever to hand an answer to a connection that is closed.
+            self._bounded.end_in_time()
 
     async def protocol_send(self, event: Event) -> None:
         if self._reads or not isinstance(event, Updated):

@@ -68,6 +68,10 @@ class BoundedStream:
         """As trio's."""
         await self._stream.aclose()
 
+    def end_in_time(self) -> None:
+        """The client has left: whatever still waits has a bounded time to come to its end."""
+        self.scope.deadline = trio.current_time() + self._seconds_max
+
     def abort(self) -> None:
         """Close the socket now; whoever waits for it wakes up."""
         self.socket.close()

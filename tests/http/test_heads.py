@@ -99,3 +99,15 @@ async def test_a_second_head_behind_a_request_has_its_time_too(impatient: World,
     assert received.count(b"HTTP/1.1 ") == 1
     assert received.startswith(b"HTTP/1.1 202")
     server.stop.set()
+
+
+async def test_an_http_2_client_that_leaves_at_once_leaves_nothing_behind(
+    impatient: World, nursery: trio.Nursery
+) -> None:
+    server = await start(impatient, nursery)
+    async with connected(server.port) as stream:
+        await stream.send_all(b"POST /v3/graphql HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\n\r\n")
+        await stream.send_eof()
+        assert (await everything(stream)).startswith(b"HTTP/1.1 101")
+    server.stop.set()
+    await server.stopped.wait()
