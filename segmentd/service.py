@@ -143,7 +143,7 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
             async with trio.open_nursery() as watchers:
                 watchers.start_soon(parts.keyring.watch)
                 watchers.start_soon(lateness.sample, parts.telemetry.loop_late)
-                await watchers.start(_watch_signals, parts.readiness, stopping)
+                await watchers.start(_watch_signals, parts, stopping)
                 async with trio.open_nursery() as edge:
                     await edge.start(partial(serve, parts.app, listener, settings.server, shutdown=stopping.wait))
                     print(f"listening on {url_of(listener)}", flush=True)  # the promised line
@@ -180,13 +180,14 @@ async def _recover(store: LocalStore, catalog: Catalog) -> None:
 
 
 async def _watch_signals(
-    readiness: Readiness, stopping: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    parts: _Parts, stopping: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for number in signals:
             log.info("stopping", signal=signal.Signals(number).name)
-            readiness.drain()
+            parts.readiness.drain()
+            parts.store.committer.hurry()
             stopping.set()
 
 

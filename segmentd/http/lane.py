@@ -37,6 +37,7 @@ from segmentd.http.streams import BoundedStream
 from segmentd.settings import ServerSettings
 
 HEAD_BYTES_MAX: Final = 8_192
+END_SECONDS_MAX: Final = 1.0
 RECEIVE_BYTES: Final = 65_536
 DRAIN_SECONDS_MAX: Final = 2.0
 _END_OF_HEAD: Final = b"\r\n\r\n"
@@ -64,10 +65,15 @@ class Lane:
         """The head of the request whose body is being read."""
 
     def end(self) -> None:
-        """The server stops: without a whole head the connection ends now, else after its answer."""
+        """The server stops: without a whole head the connection ends now, without a whole body soon, else after its
+        answer.
+        """
         self._ending = True
         if not self._busy:
             self._scope.cancel()
+        elif self._awaited is not None:
+            # Nothing of it has begun. Whoever is still sending gets a moment, not the whole time for a body.
+            self._scope.deadline = min(self._scope.deadline, trio.current_time() + END_SECONDS_MAX)
 
     async def run(self) -> bytes | None:
         """Serve requests. Returns the bytes to hand over, or None if the connection is over."""
@@ -112,7 +118,7 @@ class Lane:
         sent = self._sent(written)
         if sent < len(written):
             await self._stream.send_all(written[sent:])
-        return not closes
+        return not (closes or self._ending)
 
     async def _head(self) -> bytes:
         """The bytes of a whole head; they stay in the buffer. Raises HandedOverError."""

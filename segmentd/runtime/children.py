@@ -61,9 +61,13 @@ class Child:
 
 @asynccontextmanager
 async def child(module: str, arguments: msgspec.Struct) -> AsyncIterator[Child]:
-    """Run `python -m module ARGUMENTS` for as long as the block runs."""
+    """Run `python -m module ARGUMENTS` for as long as the block runs. Raises ChildDiedError."""
     command = [sys.executable, "-m", module, msgspec.json.encode(arguments).decode()]
-    process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    except OSError as error:
+        # No process, memory or descriptor to be had just now: as if it had died at once, so that callers try again.
+        raise ChildDiedError(f"it cannot be started: {error.strerror}") from error
     try:
         yield Child(process)
         await process.stdin.aclose()  # type: ignore[union-attr]

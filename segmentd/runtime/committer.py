@@ -100,6 +100,7 @@ class Committer:
         self._observer = observer
         self._committed = committed
         self._pause_seconds = pause_seconds
+        self._hurried = trio.Event()
         self._group_changes_max = group_changes_max
         self._retry_after_seconds = retry_after_seconds
         self._inbox: Mailbox[Write] = Mailbox(messages_max=queue_requests_max, weight_max=queue_changes_max)
@@ -137,6 +138,10 @@ class Committer:
         """No commit runs inside; writes gather."""
         async with self._limiter:
             yield
+
+    def hurry(self) -> None:
+        """The service stops: what waits is committed without pauses from now on."""
+        self._hurried.set()
 
     def close(self) -> None:
         """Refuse new writes; those that wait are still committed."""
@@ -182,9 +187,9 @@ class Committer:
         await self._router.dispatch(changes, record.forgotten, lambda: _acknowledge(group))
         if record.deleted:
             await self._drop([number for number, _, _ in record.deleted])
-        pause = self._pause_seconds(len(changes))
-        if pause and not self._inbox.closed:
-            await trio.sleep(pause)
+        if pause := self._pause_seconds(len(changes)):
+            with trio.move_on_after(pause):
+                await self._hurried.wait()
 
     def _record(self, group: list[Write]) -> JournalRecord:
         """One record of all that is wanted, without what is too old to count."""

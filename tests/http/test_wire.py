@@ -252,6 +252,17 @@ async def test_a_request_that_comes_while_draining_is_503_and_the_connection_end
     assert not served.world.store.memberships
 
 
+async def test_shutdown_does_not_wait_for_a_body_that_has_stopped_coming(nursery: trio.Nursery) -> None:
+    server = await start(World(settings_with(server=ServerSettings(shutdown_seconds_max=3_600))), nursery)
+    async with connected(server.port) as stuck:
+        await stuck.send_all(post(ONE)[:-1])
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        server.stop.set()
+        with trio.fail_after(PATIENCE_SECONDS):
+            assert (await everything(stuck)).startswith(b"HTTP/1.1 408")
+            await server.stopped.wait()
+
+
 async def test_shutdown_does_not_wait_for_ever(lane: bool, nursery: trio.Nursery) -> None:
     world = World(settings_with(server=ServerSettings(lane=lane, shutdown_seconds_max=0.2)))
     server = await start(world, nursery)
