@@ -14,7 +14,7 @@ import trio
 from segmentd.domain.events import Change
 from segmentd.domain.gate import Gate
 from segmentd.domain.membership import V_BITS, find, v_of, v_of_word
-from segmentd.domain.placement import shard_of
+from segmentd.domain.placement import shard_of, split
 from segmentd.domain.refusals import Overloaded
 from segmentd.domain.shard import Shard, load
 from segmentd.runtime.audiences import AudienceTable, Deletion
@@ -274,8 +274,8 @@ class LocalStore:
         return self._journal.append(blob, cut_to=self.checkpointing.cut_to)
 
     def _fold_recovered(self, changes: Sequence[tuple[bytes, int]]) -> None:
-        for key, word in changes:
-            self._shard(key).merge(((key, word),))
+        for number, part in split(changes, len(self._shards)):
+            self._shards[number].merge(part)
 
     def _forget_recovered(self, key: bytes, forgotten_ms: int) -> None:
         self._shard(key).forget(key)
