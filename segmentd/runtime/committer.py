@@ -228,6 +228,9 @@ class Committer:
         await self._router.drop(frozenset(numbers), dropped)
 
     def _write(self, record: JournalRecord) -> int:
+        if self.failure is not None:
+            # A scrub failed while this waited for its end.
+            raise StoreFailureError(self.failure)
         blob = encode_record(record)
         self._append(blob)
         return len(blob)

@@ -25,6 +25,7 @@ from segmentd.storage.index import Index
 from segmentd.storage.journal import Journal
 
 _FORMAT_FILE = "format.json"
+_FORMAT_PART = "format.part"
 FORMAT = 1
 """Raised when an older segmentd could not read what this one writes."""
 
@@ -80,23 +81,35 @@ class DataFolder:
             self._place(name, generation).mkdir(mode=0o700)
         return self._place("index", generation)
 
-    def take_generation(self, generation: str) -> None:
-        """Make a generation that is whole and on disk the valid one, durably. Raises OSError."""
-        self._replace_format({"format": FORMAT, "generation": generation})
+    def prepare_generation(self, generation: str) -> None:
+        """Write down what `take_generation` makes valid; as yet the old one stands. Raises OSError."""
+        self._write_format({"format": FORMAT, "generation": generation})
+
+    def take_generation(self) -> None:
+        """Make the prepared generation, which is whole and on disk, the valid one, durably.
+
+        Raises OSError; then either generation may be the valid one after a crash.
+        """
+        self._name_format()
         sync_folder(self.path)
 
-    def reopen(self, journal: Journal, index: Index) -> None:
-        """Have the owner's open environments stand on the valid generation. Raises FolderUnusableError."""
-        generation = self.generation()
+    def reopen(self, journal: Journal, index: Index, generation: str) -> None:
+        """Have the owner's open environments stand on the new valid generation. Raises FolderUnusableError."""
         journal.move_to(self._place("journal", generation))
         index.move_to(self._place("index", generation))
 
-    def remove_other_generations(self) -> None:
-        """Remove the folders of all generations but the valid one; only the owner may. Raises OSError."""
+    def remove_other_generations(self, *opened: Path) -> None:
+        """Remove the folders of all generations but the valid one; only the owner may. Raises OSError, StorageError.
+
+        opened: folders that the owner still stands on, which stay whatever is valid.
+        """
         valid = {self._place(name, self.generation()).name for name in ("journal", "index")}
+        kept = valid | {path.name for path in opened}
+        # A power cut must not make valid again what is removed now.
+        sync_folder(self.path)
         for path in self.path.iterdir():
             name = path.name.partition("-")[0]
-            if name in {"journal", "index"} and path.name not in valid and path.is_dir():
+            if name in {"journal", "index"} and path.name not in kept and path.is_dir():
                 shutil.rmtree(path)
 
     def write_format_to(self, copy: Path) -> None:
@@ -167,20 +180,21 @@ class DataFolder:
     def _make(self) -> None:
         if (self.path / "index").exists() or (self.path / "journal").exists():
             raise FolderUnusableError(f"{self.path}: holds a store but no format.json; is it damaged?")
-        self._replace_format({"format": FORMAT})
+        self._write_format({"format": FORMAT})
+        self._name_format()
         for made in (self.path / "journal", self.path / "index"):
             made.mkdir(exist_ok=True)
         sync_folder(self.path)
         sync_folder(self.path.resolve().parent)
 
-    def _replace_format(self, content: dict[str, object]) -> None:
-        file = self.path / _FORMAT_FILE
-        part = file.with_suffix(".part")
-        with part.open("w") as out:
+    def _write_format(self, content: dict[str, object]) -> None:
+        with (self.path / _FORMAT_PART).open("w") as out:
             json.dump(content, out)
             out.flush()
             os.fsync(out.fileno())
-        part.rename(file)
+
+    def _name_format(self) -> None:
+        (self.path / _FORMAT_PART).rename(self.path / _FORMAT_FILE)
 
 
 def sync_folder(path: Path) -> None:
