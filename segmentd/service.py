@@ -6,7 +6,6 @@ A SIGKILL at any moment is safe as well: what was acknowledged is in the journal
 """
 
 import gc
-import ipaddress
 import signal
 import socket
 from functools import partial
@@ -23,7 +22,7 @@ from segmentd.http.app import App, build_app
 from segmentd.http.auth import Keyring
 from segmentd.http.readiness import Readiness
 from segmentd.http.server import open_listener, serve, url_of
-from segmentd.keyfile import KeyFileError
+from segmentd.keyfile import KeyFileError, path_in
 from segmentd.runtime.catalog import Catalog
 from segmentd.runtime.forgetting import Forgetting
 from segmentd.runtime.importbucket import BucketUnusableError
@@ -34,8 +33,6 @@ from segmentd.settings import Settings
 from segmentd.storage.errors import StorageError
 from segmentd.storage.folder import DataFolder
 from segmentd.telemetry import Telemetry
-
-KEY_FILE = "keys.json"
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -226,12 +223,11 @@ def _listener(settings: Settings) -> socket.socket:
 def _keyring(settings: Settings) -> Keyring:
     """All keys. Refuses keys that everybody knows on an address that others can reach."""
     try:
-        keyring = Keyring(settings.keys, Path(settings.storage.path) / KEY_FILE)
+        keyring = Keyring(settings.keys, path_in(Path(settings.storage.path)))
     except KeyFileError as error:
         raise StartError(str(error)) from error
     well_known = keyring.development_keys()
-    host, _ = settings.server.address
-    if well_known and not _is_loopback(host):
+    if well_known and not settings.server.is_loopback:
         raise StartError(
             f"[server] listen = {settings.server.listen}: the development keys ({', '.join(well_known)}) are known to"
             " everybody and are served on loopback only; make keys of your own with `segmentd keys create`"
@@ -239,12 +235,3 @@ def _keyring(settings: Settings) -> Keyring:
     if not len(keyring):
         log.warning("there are no keys, so every request is refused; make one with `segmentd keys create`")
     return keyring
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
