@@ -94,6 +94,8 @@ async def checkpointer_process(arguments: CheckpointerArguments) -> AsyncIterato
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+            assert process.stdout is not None  # noqa: S101
+            await process.stdout.aclose()
 
 
 class Checkpointing:
@@ -163,8 +165,7 @@ class Checkpointing:
     def replaced(self, seq: int) -> None:
         """Another index stands in the place of the old one, as of `seq`; call it while suspended."""
         self.folded_seq = seq
-        self._progress.set()
-        self._progress = trio.Event()
+        self._call_barriers()
 
     def committed(self) -> None:
         """The journal has grown: is it time?"""
@@ -223,15 +224,20 @@ class Checkpointing:
                 self._observer.checkpoint_failed()
                 log.error("checkpoint failed", reason=report.error)
                 await trio.sleep(_RESTART_SECONDS_FIRST)
+                self._call_barriers()
                 return
             self.folded_seq = max(self.folded_seq, report.seq)
             self._observer.checkpointed(changes=report.changes, seconds=report.seconds)
             self._folded(report.changes, report.seconds)
-            self._progress.set()
-            self._progress = trio.Event()
+            self._call_barriers()
             if not report.more:
                 return
             report = await process.report()
+
+    def _call_barriers(self) -> None:
+        """Have everybody at a barrier look where the index is, and ask for another fold where that is not enough."""
+        self._progress.set()
+        self._progress = trio.Event()
 
     async def _sweep(self, process: CheckpointerProcess) -> None:
         """Sweep until nothing is left or somebody wants a fold, which comes first."""
@@ -241,8 +247,14 @@ class Checkpointing:
                 log.error("sweeping failed", reason=report.error)
                 await trio.sleep(_RESTART_SECONDS_FIRST)
                 return
-            for number in report.swept:
+            ended = self.unswept.intersection(report.swept)
+            for number in ended:
                 self.unswept.discard(number)
                 self._swept(number)
-            if not report.more:
-                return
+            if report.more:
+                continue
+            if not ended:
+                # What is to be swept is not folded yet; asking at once and again would only heat the core.
+                with trio.move_on_after(_RESTART_SECONDS_FIRST):
+                    await self._wake.wait()
+            return

@@ -21,7 +21,7 @@ class Swept(msgspec.Struct, frozen=True):
     """What one step did."""
 
     numbers: list[int] = []
-    """Audiences of which nothing is left now."""
+    """Audiences of which nothing is left now; told again when there is nothing to do, a report may have been lost."""
     dropped: int = 0
     """Memberships that were dropped."""
     more: bool = False
@@ -30,9 +30,10 @@ class Swept(msgspec.Struct, frozen=True):
 def sweep(index: Index, *, identifiers_max: int) -> Swept:
     """Look at the next `identifiers_max` identifiers. Blocking. Raises StoreFullError, StoreFailureError."""
     with index.writing() as txn:
-        dead = sorted(number for number, row in index.audiences(txn) if row.deleted_ms and not row.swept)
+        deleted = {number: row.swept for number, row in index.audiences(txn) if row.deleted_ms}
+        dead = [number for number, swept in deleted.items() if not swept]
         if not dead:
-            return Swept()
+            return Swept(numbers=list(deleted))
         numbers, after = index.sweep_state(txn)
         if numbers != dead:
             after = b""

@@ -37,6 +37,9 @@ class Script:
         """Whether it says nothing more once its answers are used up."""
         self.starts: list[float] = []
         self.folds: list[float] = []
+        self.sweeps: list[float] = []
+        self.swept: list[int] = []
+        """What each sweep reports."""
         self.cannot_start = 0
 
     @asynccontextmanager
@@ -50,6 +53,12 @@ class Script:
     async def fold(self) -> FoldReport:
         self.folds.append(trio.current_time())
         return await self.report()
+
+    async def sweep(self) -> FoldReport:
+        self.sweeps.append(trio.current_time())
+        assert len(self.sweeps) < 1_000, "it spins"
+        await trio.lowlevel.checkpoint()
+        return FoldReport(swept=self.swept)
 
     async def report(self) -> FoldReport:
         await trio.lowlevel.checkpoint()
@@ -195,3 +204,46 @@ async def test_a_process_that_cannot_be_made_is_a_death_like_any_other(monkeypat
     with pytest.raises(CheckpointerDiedError, match=r"cannot be started: .*Resource temporarily unavailable"):
         async with module.checkpointer_process(ARGUMENTS):
             raise AssertionError("never reached")
+
+
+async def test_whoever_waits_at_a_barrier_does_not_wait_out_the_time_after_a_fold_that_failed(
+    autojump_clock: MockClock, world: World
+) -> None:
+    world.commit()
+    world.script.answers.extend([FoldReport(error="index: no space left on the disk")] * 3)
+    start = trio.current_time()
+    assert await world.checkpointing.barrier() == 1
+    assert trio.current_time() - start == pytest.approx(0.6)
+    assert world.observer.checkpoints_failed == 3
+
+
+async def test_sweeping_that_makes_no_progress_is_tried_again_after_a_pause(
+    autojump_clock: MockClock, world: World
+) -> None:
+    world.checkpointing.unswept.add(7)
+    world.checkpointing.wake()
+    await trio.sleep(10)
+    assert 40 <= len(world.script.sweeps) <= 60
+    world.script.swept = [7]
+    await trio.sleep(1)
+    assert world.checkpointing.unswept == set()
+    ended = len(world.script.sweeps)
+    await trio.sleep(100)
+    assert len(world.script.sweeps) == ended
+
+
+async def test_both_pipes_of_a_checkpointer_that_ended_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[trio.Process] = []
+    open_process = trio.lowlevel.open_process
+
+    async def stand_in(_: object, **options: int) -> trio.Process:
+        started.append(await open_process(["cat"], **options))
+        return started[0]
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", stand_in)
+    async with module.checkpointer_process(ARGUMENTS):
+        pass
+    stdout = started[0].stdout
+    assert stdout is not None
+    with pytest.raises(trio.ClosedResourceError):
+        await stdout.receive_some(1)
