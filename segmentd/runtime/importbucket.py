@@ -2,21 +2,19 @@
 
 Where an object is, is the whole state: below `s3_prefix` it waits, below `s3_done_prefix` or `s3_failed_prefix` it is
 through, with `<key>.report.json` beside it. It is copied first and deleted then, so a crash in between repeats an
-import that changes nothing. The client is boto3 (the extra `segmentd[s3]`); its calls block, so they run in worker
-threads.
+import that changes nothing. An object that the store will not give goes to `s3_failed_prefix` as well; one that cannot
+be had just now, or cannot be moved, stays, is told of once, and holds up no other. The client is boto3 (the extra
+`segmentd[s3]`); its calls block, so they run in worker threads.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any
 
-import structlog
 import trio
 
-from segmentd.runtime.importsources import Delivery, Found, Importing, chunks_of
+from segmentd.runtime.importsources import Delivery, Found, Importing, NotNowError, chunks_of
 from segmentd.settings import ImportsSettings
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class BucketUnusableError(Exception):
@@ -45,11 +43,13 @@ class WatchedBucket:
         """Until cancelled."""
         while True:
             try:
-                for entry in await trio.to_thread.run_sync(lambda: list(self._waiting())):
-                    await self._import(entry)
+                entries = await trio.to_thread.run_sync(lambda: list(self._waiting()))
             # boto3's exceptions have no common base but this; a bucket out of reach must not end the server.
             except Exception as error:  # noqa: BLE001
-                log.error("the bucket cannot be used; trying again", bucket=self._bucket, reason=str(error))
+                self._importing.failed("the bucket cannot be used; trying again", error, bucket=self._bucket)
+                entries = []
+            for entry in entries:
+                await self._import(entry)
             await trio.sleep(self._settings.s3_poll_seconds)
 
     def _waiting(self) -> Iterator[dict[str, Any]]:
@@ -64,15 +64,18 @@ class WatchedBucket:
         name = key.rpartition("/")[2]
         changed_ms = int(entry["LastModified"].timestamp() * 1000)
         found = Found(name, f"s3:{self._bucket}/{key}@{changed_ms}-{tag.strip(chr(34))}", changed_ms)
-        delivery = await self._importing.deliver(found, partial(self._opened, key, tag))
-        await trio.to_thread.run_sync(self._put_away, key, tag, delivery)
-        log.info("object taken from the bucket", key=key, imported=delivery.is_done)
+        await self._importing.handle(found, partial(self._opened, key, tag), partial(self._put_away, key, tag))
 
     async def _opened(self, key: str, tag: str) -> AsyncIterator[bytes]:
         get: Callable[[], Any] = partial(self._client.get_object, Bucket=self._bucket, Key=key, IfMatch=tag)
-        body = (await trio.to_thread.run_sync(get))["Body"]
-        async for chunk in chunks_of(body.read, body.close):
-            yield chunk
+        try:
+            body = (await trio.to_thread.run_sync(get))["Body"]
+            async for chunk in chunks_of(body.read, body.close):
+                yield chunk
+        except Exception as error:
+            if _is_refused(error):
+                raise
+            raise NotNowError(str(error)) from error
 
     def _put_away(self, key: str, tag: str, delivery: Delivery) -> None:
         settings, client = self._settings, self._client
@@ -87,3 +90,10 @@ class WatchedBucket:
         client.copy({"Bucket": self._bucket, "Key": key}, self._bucket, target, ExtraArgs={"CopySourceIfMatch": tag})
         if client.head_object(Bucket=self._bucket, Key=key)["ETag"] == tag:
             client.delete_object(Bucket=self._bucket, Key=key)
+
+
+def _is_refused(error: Exception) -> bool:
+    """Whether the store says that it will not give this object, rather than that it cannot now, or has another one."""
+    answer = getattr(error, "response", None)
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) if isinstance(answer, dict) else 0
+    return status in {400, 403}

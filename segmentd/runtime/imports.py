@@ -60,11 +60,11 @@ class Imports:
             audience_id_chars_max=settings.limits.audience_id_chars_max,
             passthrough_enabled=settings.passthrough.enabled,
         )
-        importing = Importing(self.uploads, self.jobs, rules)
         self._sources: list[WatchedFolder | WatchedBucket] = []
         if imports.watch_folder:
-            self._sources.append(WatchedFolder(imports, importing))
+            self._sources.append(WatchedFolder(imports, Importing(self.uploads, self.jobs, rules)))
         if imports.s3_bucket:
+            importing = Importing(self.uploads, self.jobs, rules)
             self._sources.append(WatchedBucket(s3_client(imports), imports, importing))
 
     async def load(self) -> None:

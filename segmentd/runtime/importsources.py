@@ -1,8 +1,11 @@
 """Files that are fetched instead of sent: what all sources have in common.
 
 A source gives each file a name that stands for its very content (name, time, size or tag). So a file whose import
-was taken before a restart is found again and not imported twice, and one whose import was not taken is begun anew; a
-repeated import would change nothing either way.
+was taken before a restart is found again and not imported twice, and one whose import was not taken is begun anew. A
+job that has ended answers for its file only where a crash came before the file was put away; whoever puts a file in
+once more wants it imported once more.
+
+Invariant: what is wrong with one file is told by its name and holds up no other one.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +25,7 @@ from segmentd.runtime.importuploads import FILE_CHUNK_BYTES, ImportUploads, Impo
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _BUSY_SECONDS = 1.0
+_STUCK_MAX = 10_000
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -54,18 +58,66 @@ class Delivery(msgspec.Struct, frozen=True):
         return msgspec.json.format(msgspec.json.encode(shown), indent=2)
 
 
+class NotNowError(Exception):
+    """A file cannot be read at this time, or is gone; what is there at the next look is tried again."""
+
+
+class _CannotBeReadError(Exception):
+    """Reading a file failed, and will again."""
+
+
+Opened = Callable[[], AsyncIterator[bytes]]
+"""Gives the bytes of a file from the beginning, each time. May raise NotNowError; any other exception is its end."""
+
+
 class Importing:
-    """Takes files from sources, one at a time each."""
+    """Takes the files of one source, one at a time."""
 
     def __init__(self, uploads: ImportUploads, jobs: ImportJobs, rules: EventRules) -> None:
         self._uploads = uploads
         self._jobs = jobs
         self._rules = rules
+        self._stuck: dict[str, Delivery | None] = {}
+        """Files that are where they were, though they were tried: what is decided about them, None if nothing is."""
+        self.failures = 0
+        """How often a file could not be read or put away, or the source not be used."""
 
-    async def deliver(self, found: Found, opened: Callable[[], AsyncIterator[bytes]]) -> Delivery:
-        """Import a file and wait until that has ended. opened: gives its bytes from the beginning, each time."""
+    async def handle(
+        self, found: Found, opened: Opened, put_away: Callable[[Delivery], None], *, resumed: bool = False
+    ) -> None:
+        """Import a file and put it away (blocking, may raise anything). resumed: see `deliver`."""
+        delivery = self._stuck.get(found.source)
+        try:
+            if delivery is None:
+                delivery = await self.deliver(found, opened, resumed=resumed)
+            await trio.to_thread.run_sync(put_away, delivery)
+        # Clients of stores raise what they like; one file must not end the server, nor stop the others.
+        except Exception as error:  # noqa: BLE001
+            self._stay(found, delivery, error)
+        else:
+            self._stuck.pop(found.source, None)
+            log.info("a fetched file was taken", source=found.source, imported=delivery.is_done)
+
+    def failed(self, problem: str, error: Exception, **place: str) -> None:
+        """Note that the source itself, or a file of it, cannot be used."""
+        self.failures += 1
+        log.error(problem, reason=str(error) or type(error).__name__, **place)
+
+    def _stay(self, found: Found, delivery: Delivery | None, error: Exception) -> None:
+        # Told once, not at every look.
+        if found.source not in self._stuck:
+            self.failed("a fetched file stays where it is", error, source=found.source)
+        if len(self._stuck) >= _STUCK_MAX:
+            del self._stuck[next(iter(self._stuck))]
+        self._stuck[found.source] = delivery
+
+    async def deliver(self, found: Found, opened: Opened, *, resumed: bool = False) -> Delivery:
+        """Import a file and wait until that has ended. Raises NotNowError.
+
+        resumed: it was on its way before a restart, so a job that has ended by now is its job.
+        """
         job = self._jobs.of_source(found.source)
-        if job is None:
+        if job is None or (job.is_ended and not resumed):
             audience_id = audience_id_of(found.name)
             problem = "is not in the file's name" if audience_id is None else self._problem(audience_id)
             if audience_id is None or problem is not None:
@@ -75,6 +127,9 @@ class Importing:
                 job = await self._take(wish, opened)
             except UnreadableFile as refusal:
                 return Delivery(reason=refusal.message, line=refusal.line)
+            except _CannotBeReadError as refusal:
+                self.failed("a fetched file cannot be read", refusal, source=found.source)
+                return Delivery(reason=f"The file cannot be read: {refusal}")
         await self._jobs.ended(job)
         return Delivery(job)
 
@@ -83,13 +138,25 @@ class Importing:
             return "cannot be used: [passthrough] enabled is false"
         return self._rules.audience_id_problem(audience_id)
 
-    async def _take(self, wish: ImportWish, opened: Callable[[], AsyncIterator[bytes]]) -> ImportJob:
+    async def _take(self, wish: ImportWish, opened: Opened) -> ImportJob:
         while True:
             try:
-                return await self._uploads.take(wish, opened())
+                return await self._uploads.take(wish, _read(opened()))
             except Unavailable as refusal:
                 log.info("a fetched file waits", source=wish.source, reason=refusal.message)
                 await trio.sleep(_BUSY_SECONDS)
+
+
+async def _read(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same chunks; what they raise is told apart from what the data folder raises, which is worth waiting for."""
+    try:
+        async for chunk in chunks:
+            yield chunk
+    except NotNowError:
+        raise
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise _CannotBeReadError(reason or type(error).__name__) from error
 
 
 async def chunks_of(read: Callable[[int], bytes], close: Callable[[], None]) -> AsyncIterator[bytes]:

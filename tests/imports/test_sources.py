@@ -65,7 +65,9 @@ def test_what_a_crash_left_in_processing_is_gone_on_with(server: ServerProcess, 
     server.start()
     wait_for((watched / "done" / "vip.csv").exists)
     # As if the crash had come between the end of the import and putting the file away.
+    server.kill()
     (watched / "done" / "vip.csv").rename(watched / "processing" / "vip.csv")
+    server.start()
     wait_for((watched / "done" / "vip.csv").exists)
     with server.client(server.private_key) as client:
         assert len(client.get("/v3/imports").json()["imports"]) == 1

@@ -1,0 +1,199 @@
+"""Files that are fetched, in one process: what is put in again, what cannot be read, what cannot be moved."""
+
+# ruff: noqa: N803, ARG002  # the stand-in for a client of S3 has that client's names
+
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from segmentd.domain.events import EventRules
+from segmentd.runtime import importfolder
+from segmentd.runtime.importbucket import WatchedBucket
+from segmentd.runtime.importfolder import WatchedFolder
+from segmentd.runtime.imports import Imports
+from segmentd.runtime.importsources import Delivery, Importing
+from segmentd.settings import ImportsSettings
+from tests.imports.test_model import SCHEMA, running, send
+
+SECONDS_MAX = 20.0
+
+
+async def until(condition: Callable[[], object]) -> None:
+    with trio.fail_after(SECONDS_MAX):
+        while not condition():  # noqa: ASYNC110  # folders tell nobody
+            await trio.sleep(0.01)
+
+
+def importing_of(imports: Imports) -> Importing:
+    rules = EventRules(SCHEMA, audience_id_chars_max=128, passthrough_enabled=True)
+    return Importing(imports.uploads, imports.jobs, rules)
+
+
+@asynccontextmanager
+async def watching(
+    data: Path, watched: Path, source: Callable[[ImportsSettings, Importing], Any]
+) -> AsyncIterator[Imports]:
+    settings = ImportsSettings(watch_folder=str(watched), watch_seconds=0.01, s3_bucket="lists", s3_poll_seconds=0.01)
+    async with running(data) as (_, imports), trio.open_nursery() as nursery:
+        nursery.start_soon(source(settings, importing_of(imports)).run)
+        yield imports
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Path:
+    folder = tmp_path / "watched"
+    folder.mkdir()
+    return folder
+
+
+def states(imports: Imports) -> list[str]:
+    return [job.state for job in imports.jobs.newest_first()]
+
+
+async def test_a_failed_file_that_is_put_in_again_is_imported_again(tmp_path: Path, watched: Path) -> None:
+    async with watching(tmp_path / "data", watched, WatchedFolder) as imports:
+        await _put(watched, "a.csv", "fs_user_id\np0\np1\n")
+        await until((watched / "done" / "a.csv").exists)
+        await _put(watched, "a.csv", "fs_user_id\np2\n")
+        await until((watched / "failed" / "a.csv").exists)
+        assert states(imports) == ["failed", "completed"], "it would disqualify too many"
+        changed_ms = (watched / "failed" / "a.csv").stat().st_mtime_ns // 1_000_000
+        job = await send(imports, ["p2"], changed_ms)
+        await imports.jobs.ended(job)
+        # Nothing of the file has changed, not even its time; the audience has.
+        (watched / "failed" / "a.csv").rename(watched / "a.csv")
+        (watched / "done" / "a.csv").unlink()
+        await until((watched / "done" / "a.csv").exists)
+        assert states(imports) == ["completed", "completed", "failed", "completed"]
+
+
+async def test_a_file_found_in_processing_at_the_start_has_the_verdict_of_its_job(
+    tmp_path: Path, watched: Path
+) -> None:
+    async with watching(tmp_path / "data", watched, WatchedFolder):
+        await _put(watched, "a.csv", "fs_user_id\np0\n")
+        await until((watched / "done" / "a.csv").exists)
+    (watched / "done" / "a.csv").rename(watched / "processing" / "a.csv")
+    async with watching(tmp_path / "data", watched, WatchedFolder) as imports:
+        await until((watched / "done" / "a.csv").exists)
+        assert states(imports) == ["completed"]
+
+
+async def test_a_file_that_cannot_be_read_goes_to_failed_and_holds_up_no_other(
+    tmp_path: Path, watched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = importfolder._opened
+
+    async def broken(path: Path) -> AsyncIterator[bytes]:
+        async for chunk in opened(path):
+            if path.name == "a.csv":
+                raise OSError(5, "Input/output error")
+            yield chunk
+
+    monkeypatch.setattr(importfolder, "_opened", broken)
+    async with watching(tmp_path / "data", watched, WatchedFolder) as imports:
+        await _put(watched, "a.csv", "fs_user_id\np0\n")
+        await _put(watched, "b.csv", "fs_user_id\np0\n")
+        await until((watched / "done" / "b.csv").exists)
+        await until((watched / "failed" / "a.csv").exists)
+        assert states(imports) == ["completed"]
+    report = json.loads((watched / "failed" / "a.csv.report.json").read_text())
+    assert report["reason"] == "The file cannot be read: Input/output error"
+
+
+async def test_a_file_that_cannot_be_moved_is_imported_once_and_holds_up_no_other(
+    tmp_path: Path, watched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_away = WatchedFolder._put_away
+    tried = 0
+
+    def stubborn(folder: WatchedFolder, path: Path, delivery: Delivery) -> None:
+        nonlocal tried
+        if path.name == "a.csv":
+            tried += 1
+            raise PermissionError(13, "Permission denied")
+        put_away(folder, path, delivery)
+
+    monkeypatch.setattr(WatchedFolder, "_put_away", stubborn)
+    made: list[Importing] = []
+
+    def source(settings: ImportsSettings, importing: Importing) -> WatchedFolder:
+        made.append(importing)
+        return WatchedFolder(settings, importing)
+
+    async with watching(tmp_path / "data", watched, source) as imports:
+        await _put(watched, "a.csv", "fs_user_id\np0\n")
+        await _put(watched, "b.csv", "fs_user_id\np0\n")
+        await until((watched / "done" / "b.csv").exists)
+        await until(lambda: tried > 3)
+        assert states(imports) == ["completed", "completed"]
+        assert made[0].failures == 1, "it is told once"
+
+
+class Refused(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+class Bucket:
+    """As much of an S3 client as a watched bucket uses. broken: key → status of the answer to reading it."""
+
+    def __init__(self, objects: dict[str, bytes], broken: dict[str, int]) -> None:
+        self.objects = objects
+        self.broken = broken
+
+    def get_paginator(self, _: str) -> "Bucket":
+        return self
+
+    def paginate(self, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
+        changed = datetime.fromtimestamp(1000, UTC)
+        keys = sorted(key for key in self.objects if key.startswith(Prefix))
+        return [{"Contents": [{"Key": key, "ETag": '"e"', "LastModified": changed} for key in keys]}]
+
+    def get_object(self, Bucket: str, Key: str, IfMatch: str) -> dict[str, Any]:
+        if Key in self.broken:
+            raise Refused(self.broken[Key])
+        return {"Body": io.BytesIO(self.objects[Key])}
+
+    def put_object(self, Bucket: str, Key: str, Body: bytes, ContentType: str) -> None:
+        self.objects[Key] = Body
+
+    def copy(self, source: dict[str, str], bucket: str, target: str, ExtraArgs: dict[str, str]) -> None:
+        self.objects[target] = self.objects[source["Key"]]
+
+    def head_object(self, Bucket: str, Key: str) -> dict[str, str]:
+        return {"ETag": '"e"'}
+
+    def delete_object(self, Bucket: str, Key: str) -> None:
+        del self.objects[Key]
+
+
+async def test_a_bad_object_holds_up_no_other_one(tmp_path: Path, watched: Path) -> None:
+    content = b"fs_user_id\np0\n"
+    names = ("a", "b", "c")
+    client = Bucket({f"incoming/{name}.csv": content for name in names}, {"incoming/a.csv": 403, "incoming/b.csv": 500})
+
+    def source(settings: ImportsSettings, importing: Importing) -> WatchedBucket:
+        return WatchedBucket(client, settings, importing)
+
+    async with watching(tmp_path / "data", watched, source) as imports:
+        await until(lambda: "incoming/c.csv" not in client.objects and "incoming/a.csv" not in client.objects)
+        assert states(imports) == ["completed"]
+        assert msgspec.json.decode(client.objects["failed/a.csv.report.json"])["reason"].endswith("status 403")
+        assert "incoming/b.csv" in client.objects, "the store could not, this time"
+        client.broken.clear()
+        await until(lambda: "done/b.csv" in client.objects and "incoming/b.csv" not in client.objects)
+
+
+async def _put(folder: Path, name: str, text: str) -> None:
+    await trio.Path(folder / name).write_text(text)
