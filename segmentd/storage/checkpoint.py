@@ -15,6 +15,7 @@ import msgspec
 from segmentd.domain.gate import Gate
 from segmentd.domain.membership import V_BITS, WORD_BYTES, merge, merge_packed, unpack
 from segmentd.domain.segments import SegmentRecord
+from segmentd.storage.errors import StorageError
 from segmentd.storage.failpoints import hit
 from segmentd.storage.index import AUDIENCE_KEY, V_VALUE, AudienceRow, Index
 from segmentd.storage.journal import Journal
@@ -53,7 +54,8 @@ class _Gathered(msgspec.Struct):
 def fold(journal: Journal, index: Index, *, changes_max: int) -> Folded:
     """Fold records until `changes_max` changes are reached (at least one record) or the journal ends.
 
-    Blocking. Raises StoreFullError, StoreFailureError; then the index is as it was.
+    Blocking. Raises StoreFullError, StoreFailureError, StorageError (a record is missing or damaged); then the index is
+    as it was.
     """
     with index.reading() as txn:
         start = index.folded_seq(txn)
@@ -75,6 +77,8 @@ def _gather(journal: Journal, start: int, changes_max: int) -> _Gathered:
         if gathered.changes >= changes_max:
             gathered.more = True
             break
+        if seq != gathered.seq + 1:
+            raise StorageError(f"{journal.path}: record {gathered.seq + 1} is missing, the next one is {seq}")
         record = decode_numbered(journal.path, seq, blob)
         for changes in (record.changes, record.imported):
             for key, word in changes:
@@ -83,7 +87,7 @@ def _gather(journal: Journal, start: int, changes_max: int) -> _Gathered:
         _note_times(gathered, record)
         for key, forgotten_ms in record.forgotten:
             packed.pop(key, None)
-            gathered.forgotten[key] = forgotten_ms
+            gathered.forgotten[key] = max(forgotten_ms, gathered.forgotten.get(key, 0))
         for number, floor in record.floors:
             gathered.floors[number] = max(floor, gathered.floors.get(number, 0))
         for number, floor, deleted_ms in record.deleted:

@@ -150,7 +150,10 @@ class Index:
             yield bytes(mark), _U64.unpack(value)[0]
 
     def put_forgotten(self, txn: lmdb.Transaction, mark: bytes, forgotten_ms: int) -> None:
-        txn.put(mark, _U64.pack(forgotten_ms), db=self.forgotten_db)
+        """Note when an identifier was forgotten; of two times the later one counts."""
+        held = txn.get(mark, db=self.forgotten_db)
+        latest = max(forgotten_ms, _U64.unpack(held)[0]) if held else forgotten_ms
+        txn.put(mark, _U64.pack(latest), db=self.forgotten_db)
 
     def salt(self) -> bytes:
         """The store's salt, made at the first call. Raises StoreFullError, StoreFailureError."""

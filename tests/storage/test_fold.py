@@ -15,6 +15,7 @@ from segmentd.domain.shard import Word
 from segmentd.storage import checkpoint
 from segmentd.storage.check import check
 from segmentd.storage.checkpoint import Folded, fold
+from segmentd.storage.errors import StorageError
 from tests.domain.strategies import KEYS, keyed_words
 from tests.storage.stored import Store, open_folder
 
@@ -155,3 +156,25 @@ def test_recovery_is_exact_wherever_the_last_fold_ended(store: Store, folded: in
         fold(store.journal, store.index, changes_max=1)
     recovered = store.assert_recovery_gives_state()
     assert (recovered.folded_seq, recovered.journal_records) == (folded, 5 - folded)
+
+
+@pytest.mark.parametrize("changes_max", [1, 1_000])
+def test_the_time_of_a_forgetting_never_goes_back(store: Store, changes_max: int) -> None:
+    """Clocks may be set back between two requests; what the first kept out must stay out."""
+    for forgotten_ms in (9, 5):
+        store.append([(KEYS[1], word_of(1, 2))], forgotten=[(KEYS[0], forgotten_ms)])
+    store.fold_all(changes_max)
+    with store.index.reading() as txn:
+        assert [forgotten_ms for _, forgotten_ms in store.index.forgotten(txn)] == [9]
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_missing_record_is_named_and_nothing_behind_it_folded(store: Store, missing: int) -> None:
+    for number in range(4):
+        store.append([(KEYS[number], word_of(1, 2))])
+        if number + 1 == missing:
+            with store.journal._env.begin(write=True) as txn:
+                txn.delete(missing.to_bytes(8, "big"))
+    with pytest.raises(StorageError, match=f"record {missing} is missing, the next one is {missing + 1}"):
+        fold(store.journal, store.index, changes_max=10)
+    assert store.folded_seq() == 0
