@@ -16,13 +16,20 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
+
+import structlog
 
 from segmentd.storage.errors import FolderLockedError, FolderUnusableError, FormatTooNewError
 from segmentd.storage.index import Index
 from segmentd.storage.journal import Journal
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _FORMAT_FILE = "format.json"
 _FORMAT_PART = "format.part"
@@ -48,22 +55,24 @@ class DataFolder:
 
     def open_journal(self, *, read_only: bool = False, generation: str | None = None) -> Journal:
         """Open the journal (None: the valid one); at most once a process. Raises FolderUnusableError."""
-        path = self._place("journal", self.generation() if generation is None else generation)
-        journal = Journal(path, map_bytes=self._journal_map_bytes, read_only=read_only)
+
+        def open_in(generation: str) -> Journal:
+            path = self._place("journal", generation)
+            return Journal(path, map_bytes=self._journal_map_bytes, read_only=read_only)
+
+        journal = self._open_valid(open_in) if generation is None else open_in(generation)
         if not read_only:
             sync_folder(journal.path)
         return journal
 
     def open_index(self, *, read_only: bool = False, generation: str | None = None) -> Index:
         """Open the index (None: the valid one); at most once a process. Raises FolderUnusableError."""
-        valid = self.generation() if generation is None else generation
-        try:
-            index = Index(self._place("index", valid), map_bytes=self._index_map_bytes, read_only=read_only)
-        except FolderUnusableError:
-            # A scrub may have replaced it between the look and the opening.
-            if generation is not None or self.generation() == valid:
-                raise
-            return self.open_index(read_only=read_only)
+
+        def open_in(generation: str) -> Index:
+            path = self._place("index", generation)
+            return Index(path, map_bytes=self._index_map_bytes, read_only=read_only)
+
+        index = self._open_valid(open_in) if generation is None else open_in(generation)
         if not read_only:
             sync_folder(index.path)
         return index
@@ -110,7 +119,7 @@ class DataFolder:
         for path in self.path.iterdir():
             name = path.name.partition("-")[0]
             if name in {"journal", "index"} and path.name not in kept and path.is_dir():
-                shutil.rmtree(path)
+                _remove(path)
 
     def write_format_to(self, copy: Path) -> None:
         """Say in a copy of the store, whose folders have no generation, what format it has. Raises OSError."""
@@ -142,6 +151,16 @@ class DataFolder:
         except BaseException:
             self.close()
             raise
+
+    def _open_valid(self, open_in: Callable[[str], T]) -> T:
+        valid = self.generation()
+        try:
+            return open_in(valid)
+        except FolderUnusableError:
+            # A scrub may have replaced it between the look and the opening.
+            if self.generation() == valid:
+                raise
+        return self._open_valid(open_in)
 
     def _take_lock(self) -> None:
         self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -195,6 +214,16 @@ class DataFolder:
 
     def _name_format(self) -> None:
         (self.path / _FORMAT_PART).rename(self.path / _FORMAT_FILE)
+
+
+def _remove(path: Path) -> None:
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        if (path / "data.mdb").exists():
+            raise
+        # Who opened it for reading just now has made a lock file anew, which says nothing and goes the next time.
+        log.warning("an old folder without data remains", path=str(path), reason=str(error))
 
 
 def sync_folder(path: Path) -> None:

@@ -1,5 +1,6 @@
 """The data folder: one owner, one format, and a clear word when it cannot be used."""
 
+import errno
 import json
 import os
 import subprocess
@@ -160,3 +161,55 @@ def test_numbers_of_identifier_names_stay_whatever_is_configured_later(tmp_path:
         store.reopen()
         assert store.index.kind_numbers(["new"]) == {"user": 0, "email": 1, "vuid": 2, "new": 3}
         store.close()
+
+
+@pytest.mark.parametrize("name", ["journal", "index"])
+def test_what_a_scrub_replaces_between_the_look_and_the_opening_is_looked_for_again(
+    folder: DataFolder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    Store(folder).close()
+    looks = iter(["gone"])
+    generation = folder.generation
+    monkeypatch.setattr(folder, "generation", lambda: next(looks, None) or generation())
+    opened = folder.open_journal(read_only=True) if name == "journal" else folder.open_index(read_only=True)
+    assert opened.path == folder.path / name
+    opened.close()
+
+
+def no_rmdir(path: Path) -> None:
+    """What `rmtree` meets when a reader makes the lock file anew."""
+    for file in path.iterdir():
+        file.unlink()
+    (path / "lock.mdb").touch()
+    path.rmdir()
+
+
+def no_rmtree(path: Path) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def test_an_old_folder_in_which_a_reader_makes_its_lock_anew_is_no_failure(
+    folder: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = folder.make_generation("old")
+    (old / "data.mdb").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr("segmentd.storage.folder.shutil.rmtree", no_rmdir)
+        folder.remove_other_generations()
+    assert [file.name for file in old.iterdir()] == ["lock.mdb"]
+    folder.remove_other_generations()
+    assert not old.exists()
+
+
+def test_old_data_that_cannot_be_removed_is_a_failure(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder.make_generation("old") / "data.mdb").touch()
+    monkeypatch.setattr("segmentd.storage.folder.shutil.rmtree", no_rmtree)
+    with pytest.raises(OSError, match="Input/output error"):
+        folder.remove_other_generations()
+
+
+def test_folders_that_are_still_open_stay(folder: DataFolder) -> None:
+    index = folder.make_generation("open")
+    folder.remove_other_generations(index)
+    assert index.exists()
+    assert not (folder.path / "journal-open").exists()
