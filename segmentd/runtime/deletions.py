@@ -9,7 +9,11 @@ from segmentd.storage.index import AudienceRow, Index
 
 
 class Deletions:
-    """Keeps the deletions of the audience table true. Plain calls on the loop's thread."""
+    """Keeps the deletions of the audience table true. Plain calls on the loop's thread.
+
+    The index may have a deletion that the table has not: its commit failed with an unknown outcome, and it was on disk.
+    Nothing is written then until a restart, which takes it over.
+    """
 
     def __init__(self, audiences: AudienceTable) -> None:
         self._audiences = audiences
@@ -37,12 +41,16 @@ class Deletions:
 
     def swept(self, number: int) -> None:
         """The index holds nothing of this audience any more."""
-        self._audiences.deletions[number].in_index = False
+        self._set_in_index(number, in_index=False)
 
     def look_again(self, index: Index, checkpointing: Checkpointing) -> None:
         """Another index stands in the place of the old one, maybe without the last steps of the sweep."""
         with index.reading() as txn:
             rows = [(number, row) for number, row in index.audiences(txn) if row.deleted_ms]
         for number, row in rows:
-            self._audiences.deletions[number].in_index = not row.swept
+            self._set_in_index(number, in_index=not row.swept)
         checkpointing.unswept.update(number for number, row in rows if not row.swept)
+
+    def _set_in_index(self, number: int, *, in_index: bool) -> None:
+        if (deletion := self._audiences.deletions.get(number)) is not None:
+            deletion.in_index = in_index

@@ -86,7 +86,13 @@ class Forgetting:
             await trio.to_thread.run_sync(self._files.remove, job.id)
             raise
         job = msgspec.structs.replace(job, state="in_progress")
-        await self._save(job)
+        try:
+            await self._save(job)
+        except StoreUnavailable:
+            # It was carried out, and nobody learns its id: it is cleaned up like one that a crash left unanswered.
+            self._unanswered.append(job.id)
+            self._wake.set()
+            raise
         self._wake.set()
         return job
 

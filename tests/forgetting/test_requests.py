@@ -1,11 +1,16 @@
 """A request to forget is complete only when no staged list and no old file can hold the identifier."""
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import trio
 
+from segmentd.domain.forgetting import ForgetJob
+from segmentd.domain.refusals import StoreUnavailable
 from segmentd.runtime.forgetting import Forgetting
+from segmentd.storage.forgetjobs import ForgetJobs
 
 
 class Store:
@@ -27,6 +32,10 @@ def forgetting(store: Store, data: Path) -> Forgetting:
 
 def names_somebody(folder: Path) -> bool:
     return any(b"somebody" in file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+def jobs_on_disk(folder: Path) -> list[Path]:
+    return list(folder.rglob("*.json"))
 
 
 async def test_it_waits_for_lists_that_are_staged_and_scrubs_after_them(tmp_path: Path) -> None:
@@ -72,3 +81,28 @@ async def test_what_was_open_is_completed_after_a_start_and_never_had_an_identif
     found = third.get(job.id)
     assert found is not None
     assert (found.state, store.told) == ("completed", ["scrub"])
+
+
+async def test_a_request_that_was_carried_out_and_could_not_be_noted_is_cleaned_up_without_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store()
+    requests = forgetting(store, tmp_path)
+    write = ForgetJobs.write
+
+    def full_at_the_second(files: ForgetJobs, job: ForgetJob) -> None:
+        if job.state == "in_progress":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(files, job)
+
+    monkeypatch.setattr(ForgetJobs, "write", full_at_the_second)
+    with pytest.raises(StoreUnavailable, match="No space left on device"):
+        await requests.request("gdpr", [b"\0somebody"], 7)
+    assert len(jobs_on_disk(tmp_path)) == 1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(requests.run)
+        with trio.fail_after(30):
+            while jobs_on_disk(tmp_path):  # noqa: ASYNC110  # nobody is told
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert store.told == ["forget 1 at 7", "scrub"]

@@ -237,7 +237,7 @@ async def test_both_pipes_of_a_checkpointer_that_ended_are_closed(monkeypatch: p
     open_process = trio.lowlevel.open_process
 
     async def stand_in(_: object, **options: int) -> trio.Process:
-        started.append(await open_process(["cat"], **options))
+        started.append(await open_process(["cat"], stdin=options["stdin"], stdout=options["stdout"]))
         return started[0]
 
     monkeypatch.setattr(trio.lowlevel, "open_process", stand_in)
