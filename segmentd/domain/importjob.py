@@ -41,6 +41,8 @@ class ImportJob(msgspec.Struct, kw_only=True):
     unchanged: int = 0
     reason: str | None = None
     progress: float = 0.0
+    audience_number: int | None = None
+    """The audience's number in the store since `qualifying` began; another one means that it was deleted meanwhile."""
     cursor: int = 0
     """Bytes of `staged` that are done with, while qualifying."""
     sweep: str | None = None

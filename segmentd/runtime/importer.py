@@ -41,6 +41,7 @@ _RETRY_SECONDS_FIRST: Final = 0.2
 _RETRY_SECONDS_MAX: Final = 30.0
 # Where each phase begins on the way from 0 to 1; writing the listed ones is nearly all of it.
 _CHECKED, _QUALIFIED, _RAISED = 0.05, 0.85, 0.9
+_DELETED: Final = "The audience was deleted meanwhile."
 
 T = TypeVar("T")
 
@@ -123,6 +124,7 @@ class Importer:
             job.phase, job.progress = "sweeping", _RAISED
             await self._jobs.save(job)
         await self._sweep(job, number)
+        self._require_number(job, number)
         await self._end(job, "completed")
 
     async def _check(self, job: ImportJob) -> None:
@@ -137,6 +139,8 @@ class Importer:
             return
         number = self._lists.number(job.audience_id)
         found = ScanReport() if number is None else await self._scan(job, number, None)
+        if number is not None:
+            self._require_number(job, number)
         if not job.force and share_too_large(found.outdated, found.members, job.max_shrink):
             raise NotDoneError(
                 f"It would disqualify {found.outdated} of {found.members} members, more than max_shrink ="
@@ -147,7 +151,7 @@ class Importer:
 
     async def _qualify(self, job: ImportJob) -> bool:
         """Qualify the listed ones from the cursor on; True when all are visible. Raises LimitReached."""
-        number = self._lists.number(job.audience_id) if job.dry_run else self._lists.numbered(job.audience_id)
+        number = self._numbered(job)
         path = self._jobs.folder.staged(job.id)
         size = path.stat().st_size
         saved = trio.current_time()
@@ -244,13 +248,24 @@ class Importer:
 
     def _number(self, job: ImportJob) -> int:
         number = self._lists.number(job.audience_id)
-        if number is None:
-            raise NotDoneError("The audience was deleted meanwhile.")
+        if number is None or job.audience_number not in {None, number}:
+            raise NotDoneError(_DELETED)
+        return number
+
+    def _numbered(self, job: ImportJob) -> int | None:
+        """The audience's number, which must stay; None for a dry run without one. Raises NotDoneError, LimitReached."""
+        if job.cursor:
+            return None if job.dry_run and job.audience_number is None else self._number(job)
+        # From the beginning, so a number that a crash took away before anything was written is no matter.
+        number = self._lists.number(job.audience_id) if job.dry_run else self._lists.numbered(job.audience_id)
+        if self._lists.floor(job.audience_id) > v_of(job.as_of_ms, True):
+            raise NotDoneError(_DELETED)
+        job.audience_number, job.qualified, job.unchanged = number, 0, 0
         return number
 
     def _require_number(self, job: ImportJob, number: int) -> None:
         if self._number(job) != number:
-            raise NotDoneError("The audience was deleted meanwhile.")
+            raise NotDoneError(_DELETED)
 
 
 async def _read_lines(file: BinaryIO, count: int) -> list[bytes]:

@@ -58,7 +58,9 @@ class ImportJobs:
 
     def qualifying(self, audience_id: str) -> dict[int, str]:
         """The `v` that an import of the audience gives to whoever it lists → the id of its job; the newest wins."""
-        jobs = [job for job in self.newest_first(audience_id=audience_id) if not job.dry_run and job.qualified]
+        # Also one that made nobody a member: they have its time now. In `checking` nothing is written.
+        found = self.newest_first(audience_id=audience_id)
+        jobs = [job for job in found if not job.dry_run and job.phase != "checking"]
         return {v_of(job.as_of_ms, True): job.id for job in reversed(jobs)}
 
     def check_room(self) -> None:
