@@ -88,7 +88,7 @@ def chosen_kind(names: Sequence[str], rules: FileRules, line: int) -> Identifier
     kinds = rules.schema.kinds
     if rules.identifier is not None:
         if rules.identifier not in names:
-            raise UnreadableFile(f"The file has no column `{rules.identifier}`; it has {shown(names)}.", line)
+            raise UnreadableFile(f"The file has no column `{rules.identifier}`; found {len(names)} columns.", line)
         highs = [rules.identifier] if kinds[rules.identifier].is_high else []
     else:
         highs = [name for name in names if name in kinds and kinds[name].is_high]
@@ -100,7 +100,7 @@ def chosen_kind(names: Sequence[str], rules: FileRules, line: int) -> Identifier
     if lows := [name for name in names if name in kinds]:
         raise UnreadableFile(f"{shown(lows)} is a low-confidence identifier; one of {wanted} is needed.", line)
     hint = "; is the header missing?" if line == 1 else ""
-    raise UnreadableFile(f"No column is an identifier: found {shown(names)}, needed one of {wanted}{hint}", line)
+    raise UnreadableFile(f"No column is an identifier: found {len(names)} columns, needed one of {wanted}{hint}", line)
 
 
 def shown(names: Sequence[str]) -> str:
@@ -122,7 +122,9 @@ class CsvForm:
         unknown = [name for name in names if name not in rules.schema.kinds and name not in EVENT_COLUMNS]
         if unknown and not set(EVENT_COLUMNS) <= set(names):
             forms = f"either `{self.kind.name}` alone or {shown(EVENT_COLUMNS)} and `{self.kind.name}`"
-            raise UnreadableFile(f"The header has unknown columns, {shown(unknown)}; expected {forms}.", 1)
+            # Their places: a first row that is no header has values there.
+            places = ", ".join(str(names.index(name) + 1) for name in unknown[:_NAMES_SHOWN_MAX])
+            raise UnreadableFile(f"The header has unknown columns, at {places}; expected {forms}.", 1)
         self._columns = len(names)
         self._value_at = names.index(self.kind.name)
         self._type_at, self._action_at, self._audience_at, self._ts_at = (
@@ -190,8 +192,7 @@ def check_audience(audience_id: object, rules: FileRules, line: int) -> None:
         raise ValueError("`audience_id` is missing")
     if audience_id != rules.audience_id:
         raise UnreadableFile(
-            f"The file has another audience inside, {shown([audience_id])}; it is imported to"
-            f" {shown([rules.audience_id])}.",
+            f"The file has another audience inside; it is imported to {shown([rules.audience_id])}.",
             line,
         )
 

@@ -53,11 +53,11 @@ def test_a_file_is_named_after_its_audience(name: str, audience_id: str | None) 
         (["u-1"], "is the header missing"),
         (["vuid"], "low-confidence"),
         (["fs_user_id", "email"], "several identifiers"),
-        (["fs_user_id", "colour"], "`colour`"),
+        (["fs_user_id", "colour"], "unknown columns, at"),
         (["fs_user_id", "fs_user_id"], "twice"),
         ([*ODP[:4], "vuid"], "low-confidence"),
         ([*ODP, "email"], "several identifiers"),
-        (["type", "action", "fs_user_id", "colour"], "`colour`"),
+        (["type", "action", "fs_user_id", "colour"], "unknown columns, at"),
     ],
 )
 def test_a_header_that_fits_no_form_is_named(header: list[str], named: str) -> None:
@@ -82,7 +82,7 @@ def test_the_identifier_that_is_asked_for_counts_where_there_are_several() -> No
     ("fields", "named"),
     [
         (["passthrough", "disqualify", "vip", "1", "u"], "disqualifies"),
-        (["passthrough", "qualify", "others", "1", "u"], "another audience inside, `others`"),
+        (["passthrough", "qualify", "others", "1", "u"], "another audience inside; it is imported to `vip`"),
     ],
 )
 def test_a_row_that_makes_the_file_another_one_refuses_it_whole(fields: list[str], named: str) -> None:
@@ -170,3 +170,11 @@ def test_a_bad_object_is_a_bad_row(row: object) -> None:
     form.row({"fs_user_id": "u"}, 1)
     with pytest.raises(ValueError, match=r"\w"):
         form.row(row, 2)
+
+
+@pytest.mark.parametrize("header", [["a@b.example"], ["a@b.example", "secret"], ["fs_user_id", "a@b.example"]])
+def test_the_reason_repeats_no_value_of_a_file_without_header(header: list[str]) -> None:
+    with pytest.raises(UnreadableFile) as refusal:
+        CsvForm(header, RULES)
+    assert "a@b" not in refusal.value.message
+    assert "secret" not in refusal.value.message

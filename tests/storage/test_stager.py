@@ -148,7 +148,7 @@ def test_a_line_feed_inside_quotes_is_no_other_value(tmp_path: Path) -> None:
         (b"fs_user_id\n", "no rows", None),
         (HEADER.encode(), "no rows", None),
         (b"u-1\nu-2\n", "header missing", 1),
-        (b"fs_user_id,colour\nu,red\n", "unknown columns, `colour`", 1),
+        (b"fs_user_id,colour\nu,red\n", "unknown columns, at 2", 1),
         (b"fs_user_id,email\nu,a@b.example\n", "several identifiers", 1),
         (b"vuid\nv\n", "low-confidence", 1),
         (f"{HEADER}{ROW}passthrough,qualify,others,5,u\n".encode(), "another audience", 3),
