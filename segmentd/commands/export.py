@@ -21,8 +21,8 @@ from segmentd.commands.options import DONE, MISUSED
 def export(segment: str, url: str, key: str, form: str, identifier: str | None, compressed: bool) -> int:
     """Write all members of SEGMENT to standard output.
 
-    One consistent snapshot, in a form that `segmentd import` takes as it is. An export that breaks off ends with exit
-    code 1: what was written by then is not the whole file.
+    One consistent snapshot, in a form that `segmentd import` takes: the same members, all at the import's T. An export
+    that breaks off ends with exit code 1: what was written by then is not the whole file.
 
     \b
     Examples:
