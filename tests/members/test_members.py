@@ -117,7 +117,7 @@ def test_ndjson_has_all_identifiers_as_events_that_make_the_same_state_again(
     assert members(client, "copy") == members(client, "s") == wanted
 
 
-def test_an_exported_csv_can_be_imported_as_it_is(client: httpx.Client) -> None:
+def test_an_exported_csv_imported_again_gives_the_same_members_at_its_t(client: httpx.Client) -> None:
     segment(client, "s", "red")
     wanted = {value for _, value, _ in some(50)} | set(NASTY)
     send(client, [event("red", ("fs_user_id", value, TS)) for value in wanted])
@@ -130,6 +130,7 @@ def test_an_exported_csv_can_be_imported_as_it_is(client: httpx.Client) -> None:
     assert (job["state"], job["qualified"]) == ("completed", len(wanted)), job
     found = [member for page in pages(client, "s", 1_000) for member in page]
     assert {member["value"] for member in found} == wanted
+    assert {member["qualified_at"] for member in found} == {job["as_of"]}
     assert {member["source"] for member in found} == {f"import:{job['id']}"}
 
 
