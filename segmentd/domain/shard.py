@@ -4,19 +4,15 @@ Owns: identifier key → packed words. Keeps the members of each audience counte
 Invariants: (1) `sizes` equals a recount of all shards; (2) packed words are ascending, one an audience;
 (3) after loading, `merge`, `forget` and `drop` are the only things that change anything.
 
-The keys are spread over several dicts, because a dict that grows is copied in one go (about 30 ms a million entries),
-and nothing else runs meanwhile.
+The keys are spread over many dicts; `placement` says why.
 """
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
-from typing import Final
 from zlib import crc32
 
 from segmentd.domain.membership import V_BITS, WORD_BYTES, merge, unpack, without
-from segmentd.domain.placement import TABLE_BITS, TABLES_PER_SHARD, table_of
-
-_TABLE_MASK: Final = TABLES_PER_SHARD - 1
+from segmentd.domain.placement import SHARD_SHIFT, SLOT_SHIFT, TABLE_OF_SLOT, TABLES_PER_SHARD, table_of
 
 Word = tuple[bytes, int]
 """(key, word): a change as journal and shards see it."""
@@ -37,7 +33,7 @@ class Shard:
         tables, sizes = self.tables, self.sizes
         for key, word in changes:
             # As table_of, without its call.
-            table = tables[crc32(key) & _TABLE_MASK]
+            table = tables[TABLE_OF_SLOT[crc32(key) >> SLOT_SHIFT]]
             packed = table.get(key)
             if packed is None:
                 table[key] = word.to_bytes(WORD_BYTES, "little")
@@ -114,7 +110,7 @@ def load(shards: Sequence[Shard], rows: Iterable[tuple[bytes, bytes]]) -> int:
     loaded = 0
     for key, packed in rows:
         crc = crc32(key)
-        at = (crc >> TABLE_BITS) % len(shards) * TABLES_PER_SHARD + (crc & _TABLE_MASK)
+        at = (crc >> SHARD_SHIFT) % len(shards) * TABLES_PER_SHARD + TABLE_OF_SLOT[crc >> SLOT_SHIFT]
         tables[at][key] = packed
         lengths[at] += len(packed)
         loaded += 1
