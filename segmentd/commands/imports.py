@@ -149,16 +149,23 @@ def import_files(  # one parameter an option
     jobs: list[tuple[Path, Job]] = []
     for file, audience_id in audiences:
         target = f"/v3/audiences/{quote(audience_id, safe='')}/imports" + (f"?{urlencode(fields)}" if fields else "")
+        # One file that goes wrong is no reason to leave the others.
+        job = _not_taken(audience_id)
         try:
             job = _upload(server, file, target)
+            job = job if no_wait else _watch(server, job)
         except OSError as error:
-            raise Failure(f"{file}: {error.strerror or error}") from None
+            job = {**job, "state": "failed", "reason": error.strerror or str(error)}
         except Failure as failure:
-            raise Failure(f"{file}: {failure.format_message()}") from None
-        jobs.append((file, job if no_wait else _watch(server, job)))
+            job = {**job, "state": "failed" if not job["id"] else "unknown", "reason": failure.format_message()}
+        jobs.append((file, job))
     for line in _table(jobs):
         click.echo(line)
-    return FAILED if any(job["state"] in {"failed", "cancelled"} for _, job in jobs) else DONE
+    return FAILED if any(job["state"] in {"failed", "cancelled", "unknown"} for _, job in jobs) else DONE
+
+
+def _not_taken(audience_id: str) -> Job:
+    return {"id": "", "audience_id": audience_id, "state": "failed", "rejects": [], **dict.fromkeys(_COLUMNS, 0)}
 
 
 def _audience_id(file: Path) -> str:

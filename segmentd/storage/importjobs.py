@@ -49,6 +49,8 @@ class JobFolder:
     def make(self, job_id: str) -> None:
         """Make the folder of a new upload. Raises OSError."""
         (self._path / job_id).mkdir(mode=0o700, parents=True)
+        # The folder of all jobs may be new as well.
+        sync_folder(self._path.parent)
 
     def remove(self, job_id: str) -> None:
         """Remove all of a job; what is not there is no error."""

@@ -167,7 +167,13 @@ def test_the_command_line_sends_files_waits_and_tells(tmp_path: Path) -> None:
             sent = run_import(server, str(good), "--as-of", "1000")
             assert sent.returncode == 0, sent.stderr
             assert sent.stdout.splitlines()[1].split()[:5] == ["vip.csv", "vip", "completed", "2", "2"]
-            assert run_import(server, str(bad)).returncode == 1
+            third = tmp_path / "third.csv"
+            third.write_text("fs_user_id\nu1\n")
+            several = run_import(server, str(bad), str(tmp_path / "missing.csv"), str(third))
+            assert several.returncode == 1
+            states = [line.split()[2] for line in several.stdout.splitlines()[1:4]]
+            assert states == ["failed", "failed", "completed"]
+            assert "bad.csv: No column is an identifier" in several.stdout
             assert run_import(server, str(tmp_path / "missing.csv")).returncode == 1
             shrunk = tmp_path / "less" / "vip.csv"
             shrunk.parent.mkdir()
