@@ -35,7 +35,7 @@ OUTSIDE_ONLY = {
     "domain": {"msgspec"},
     "settings": {"msgspec"},
     "keyfile": {"msgspec"},
-    "storage": {"lmdb", "msgpack", "msgspec"},
+    "storage": {"lmdb", "msgpack", "msgspec", "structlog"},
     "graphql": {"graphql", "msgspec", "structlog"},
 }
 
