@@ -93,7 +93,7 @@ def _members(settings: Settings) -> Json:
         "operationId": "getMembers",
         "summary": "A page of the members, or all of them as a file.",
         "description": (
-            "A file is one consistent snapshot, and can be imported again as it is. Values are never changed: a"
+            "A file is one consistent snapshot. A CSV imported again gives the same members. Values are never changed: a"
             " spreadsheet may take one that begins with = + - @ for a formula."
         ),
         "parameters": [
