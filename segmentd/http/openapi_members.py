@@ -93,8 +93,8 @@ def _members(settings: Settings) -> Json:
         "operationId": "getMembers",
         "summary": "A page of the members, or all of them as a file.",
         "description": (
-            "A file is one consistent snapshot. A CSV imported again gives the same members. Values are never changed: a"
-            " spreadsheet may take one that begins with = + - @ for a formula."
+            "A file is one consistent snapshot. A CSV imported again gives the same members. Values are never changed:"
+            " a spreadsheet may take one that begins with = + - @ for a formula."
         ),
         "parameters": [
             *_page(settings.members.page_members_max),
