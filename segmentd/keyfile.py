@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -38,7 +38,17 @@ class KeyFileError(Exception):
     """The key file cannot be read, or does not allow what was asked. The message names the file and the reason."""
 
 
-class StoredKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Rates(NamedTuple):
+    """What a key may ask for in a second, 0 for no limit; None: what the configuration says for all keys."""
+
+    requests_per_second: float | None = None
+    events_per_second: float | None = None
+
+
+_UNSAID: Final = Rates()
+
+
+class StoredKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One key as it lies on disk."""
 
     right: Right
@@ -46,6 +56,8 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
     created: str
     """UTC, ISO 8601 with seconds."""
+    requests_per_second: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    events_per_second: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 class _KeyFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -86,7 +98,7 @@ def list_keys(path: Path) -> list[tuple[str, StoredKey]]:
     return sorted(read(path).items())
 
 
-def create(path: Path, right: Right, key_id: str | None = None) -> tuple[str, str]:
+def create(path: Path, right: Right, key_id: str | None = None, rates: Rates = _UNSAID) -> tuple[str, str]:
     """Make a key and return (id, secret); the secret is not kept anywhere.
 
     key_id: 1..64 letters, digits, _ or -; chosen at random if None. The folder of `path` is made if it is missing.
@@ -101,6 +113,8 @@ def create(path: Path, right: Right, key_id: str | None = None) -> tuple[str, st
         salt=salt.hex(),
         sha256=hash_of(salt, secret).hex(),
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        requests_per_second=rates.requests_per_second,
+        events_per_second=rates.events_per_second,
     )
     with _locked(path):
         keys = read(path)

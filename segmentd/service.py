@@ -223,7 +223,7 @@ def _listener(settings: Settings) -> socket.socket:
 def _keyring(settings: Settings) -> Keyring:
     """All keys. Refuses keys that everybody knows on an address that others can reach."""
     try:
-        keyring = Keyring(settings.keys, path_in(Path(settings.storage.path)))
+        keyring = Keyring(settings.keys, path_in(Path(settings.storage.path)), settings.rates)
     except KeyFileError as error:
         raise StartError(str(error)) from error
     well_known = keyring.development_keys()

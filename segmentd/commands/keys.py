@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
 from segmentd.commands.options import Failure, configured, settings_of
+
+if TYPE_CHECKING:
+    from segmentd.keyfile import StoredKey
+    from segmentd.settings import KeySettings
+
+_RATE: Final = click.FloatRange(min=0, max=10_000_000)
 
 
 @click.group()
@@ -26,14 +32,23 @@ def keys() -> None:
 @configured
 @click.option("--right", type=click.Choice(["public", "private"]), required=True, help="What the key may do.")
 @click.option("--id", "key_id", metavar="ID", help="Name of the key, to list and revoke it by. Without it: at random.")
-def create_key(config: Path | None, data: str | None, right: Literal["public", "private"], key_id: str | None) -> None:
+@click.option("--requests-per-second", metavar="N", type=_RATE, help="Beyond, it gets 429. Without it: [rates].")
+@click.option("--events-per-second", metavar="N", type=_RATE, help="Likewise, for events.")
+def create_key(
+    config: Path | None,
+    data: str | None,
+    right: Literal["public", "private"],
+    key_id: str | None,
+    requests_per_second: float | None,
+    events_per_second: float | None,
+) -> None:
     """Create a key and print its secret.
 
-    The secret is shown this once and stored nowhere.
+    The secret is shown this once and stored nowhere. A rate of 0 means no limit.
 
     \b
     Examples:
-      segmentd keys create --config segmentd.toml --right public --id shop
+      segmentd keys create --config segmentd.toml --right public --id shop --requests-per-second 200
       SECRET=$(segmentd keys create --config segmentd.toml --right private --id nightly-import)
     """
     from segmentd import keyfile
@@ -43,7 +58,7 @@ def create_key(config: Path | None, data: str | None, right: Literal["public", "
         raise Failure(f"the key {key_id!r} is in the configuration already")
     path = keyfile.path_in(Path(settings.storage.path))
     try:
-        created, secret = keyfile.create(path, right, key_id)
+        created, secret = keyfile.create(path, right, key_id, keyfile.Rates(requests_per_second, events_per_second))
     except keyfile.KeyFileError as error:
         raise Failure(str(error)) from None
     click.echo(f"created the {right} key {created} in {path}; its secret is not shown again:", err=True)
@@ -55,7 +70,8 @@ def create_key(config: Path | None, data: str | None, right: Literal["public", "
 def list_keys(config: Path | None, data: str | None) -> None:
     """List the keys.
 
-    Id, right, when it was created, and where it is: in the configuration or in the data folder.
+    Id, right, requests and events per second ("-": those of [rates]), when it was created, and where it is: in the
+    configuration or in the data folder.
 
     \b
     Example:
@@ -69,12 +85,17 @@ def list_keys(config: Path | None, data: str | None) -> None:
         stored = keyfile.list_keys(path)
     except keyfile.KeyFileError as error:
         raise Failure(str(error)) from None
-    rows = [("ID", "RIGHT", "CREATED", "WHERE")]
-    rows += [(key_id, key.right, "-", "configuration") for key_id, key in sorted(settings.keys.items())]
-    rows += [(key_id, key.right, key.created, str(path)) for key_id, key in stored]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for key_id, right, created, where in rows:
-        click.echo(f"{key_id:<{widths[0]}}  {right:<{widths[1]}}  {created:<{widths[2]}}  {where}")
+    rows = [("ID", "RIGHT", "REQUESTS/S", "EVENTS/S", "CREATED", "WHERE")]
+    rows += [(key_id, key.right, *_rates(key), "-", "configuration") for key_id, key in sorted(settings.keys.items())]
+    rows += [(key_id, key.right, *_rates(key), key.created, str(path)) for key_id, key in stored]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        click.echo("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]))
+
+
+def _rates(key: KeySettings | StoredKey) -> tuple[str, str]:
+    shown = ("-" if rate is None else f"{rate:g}" for rate in (key.requests_per_second, key.events_per_second))
+    return next(shown), next(shown)
 
 
 @keys.command("revoke")

@@ -139,6 +139,18 @@ class Unavailable(Refusal):
         self.retry_after_seconds = retry_after_seconds
 
 
+class RateLimited(Unavailable):
+    """The key has asked for more than it may."""
+
+    code = "RATE_LIMITED"
+
+
+class TooManyWrongKeys(Unavailable):
+    """The client's address has tried too many unknown keys."""
+
+    code = "TOO_MANY_WRONG_KEYS"
+
+
 class Overloaded(Unavailable):
     """A bounded queue is full."""
 

@@ -35,6 +35,7 @@ from segmentd.http.imports import ImportsApi
 from segmentd.http.members import MembersApi
 from segmentd.http.openapi import document
 from segmentd.http.operations import OperationsApi
+from segmentd.http.ratelimits import GuessLimit
 from segmentd.http.readiness import Readiness
 from segmentd.http.routing import Operation, Route, RouteTable
 from segmentd.http.segments import SegmentCatalog, SegmentsApi
@@ -110,6 +111,8 @@ def build_app(
         cors=Cors(settings.cors.origins, settings.cors.max_age_seconds),
         clock=clock,
         access_log=settings.log.level == "debug",
+        guesses=GuessLimit(settings.rates.wrong_keys_per_minute, settings.rates.wrong_key_addresses_max),
+        proxies_in_front=settings.rates.proxies_in_front,
     )
     return App(edge, settings.server.request_read_seconds_max)
 

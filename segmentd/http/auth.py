@@ -6,7 +6,8 @@ Owns the mapping from a secret (header `x-api-key`) to a `Key`. Never stores a s
 Invariants:
 1. An unknown secret is compared with every key, each time in constant time, without leaving early.
 2. Only secrets that were found right are remembered, under a hash keyed with bytes that live as long as the process;
-   so there are never more remembered than keys.
+   so there are never more remembered than keys. They stay remembered when the key file changes and their keys do not,
+   because a client whose address is not let guess is let in by them alone.
 3. A key file that cannot be read changes nothing: the keys read last stay in force, and the log says why.
 """
 
@@ -15,16 +16,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 import structlog
 import trio
 
 from segmentd import keyfile
+from segmentd.http.ratelimits import Clock, KeyQuotas
 from segmentd.keyfile import KeyFileError, Right
+from segmentd.settings import RatesSettings
 
 # Printed in the shipped development configuration, so known to everybody.
 DEVELOPMENT_SECRETS: Final = ("dev-public", "dev-private")
@@ -39,6 +43,8 @@ class Key(msgspec.Struct, frozen=True):
 
     id: str
     right: Right
+    quotas: KeyQuotas | None = None
+    """What it may ask for; None: as much as it likes."""
 
     def may(self, needed: Right) -> bool:
         """Whether this key has the right `needed`."""
@@ -54,18 +60,47 @@ class HashedKey(Protocol):
     def salt(self) -> str: ...
     @property
     def sha256(self) -> str: ...
+    @property
+    def requests_per_second(self) -> float | None: ...
+    @property
+    def events_per_second(self) -> float | None: ...
+
+
+class _Entry(NamedTuple):
+    """A key that is in force."""
+
+    key: Key
+    salt: bytes
+    sha256: bytes
+
+    @property
+    def identity(self) -> tuple[str, bytes, bytes]:
+        """What makes it the same key before and after a change of the key file."""
+        return self.key.id, self.salt, self.sha256
 
 
 class Keyring:
     """All keys in force: those of the configuration and those of the key file."""
 
-    def __init__(self, configured: Mapping[str, HashedKey], path: Path | None = None) -> None:
-        """path: the key file; it need not exist. Raises KeyFileError if it exists and cannot be read."""
-        self._configured = [_entry(key_id, key) for key_id, key in configured.items()]
+    def __init__(
+        self,
+        configured: Mapping[str, HashedKey],
+        path: Path | None = None,
+        rates: RatesSettings | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """path: the key file; it need not exist. rates: for keys without figures of their own. clock: of the quotas.
+
+        Raises KeyFileError if the file exists and cannot be read.
+        """
+        self._rates = rates or RatesSettings()
+        self._clock = clock
+        self._entries: list[_Entry] = []
+        self._configured = [self._entry(key_id, key) for key_id, key in configured.items()]
         self._path = path
         # Copied for each secret: faster than keying a new hash.
         self._keyed = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=16)
-        self._known: dict[bytes, Key] = {}
+        self._known: dict[bytes, _Entry] = {}
         self._entries = self._configured
         self._seen = _signature(path)
         if path is not None:
@@ -76,17 +111,27 @@ class Keyring:
 
     def authenticate(self, secret: str | None) -> Key | None:
         """The key of `secret`, or None if there is no such key."""
+        return self.remembered(secret) or self.search(secret)
+
+    def remembered(self, secret: str | None) -> Key | None:
+        """The key of `secret` if it was found before: one hash, whatever the number of keys."""
         if not secret or len(secret) > SECRET_CHARS_MAX:
             return None
-        keyed = self._keyed.copy()
-        keyed.update(secret.encode())
-        name = keyed.digest()
-        known = self._known.get(name)
-        if known is None:
-            known = self._search(secret)
-            if known is not None:
-                self._known[name] = known
-        return known
+        entry = self._known.get(self._name_of(secret))
+        return entry and entry.key
+
+    def search(self, secret: str | None) -> Key | None:
+        """The key of `secret`, compared with every key; it is remembered."""
+        if not secret or len(secret) > SECRET_CHARS_MAX:
+            return None
+        found = None
+        for entry in self._entries:
+            if hmac.compare_digest(keyfile.hash_of(entry.salt, secret), entry.sha256):
+                found = entry
+        if found is None:
+            return None
+        self._known[self._name_of(secret)] = found
+        return found.key
 
     def development_keys(self) -> list[str]:
         """Ids of the keys whose secret everybody knows; they must not be served beyond loopback."""
@@ -114,19 +159,30 @@ class Keyring:
             self.refresh_if_changed()
 
     def _adopt(self, stored: Mapping[str, HashedKey]) -> None:
-        self._entries = [*self._configured, *(_entry(key_id, key) for key_id, key in stored.items())]
-        self._known = {}
+        self._entries = [*self._configured, *(self._entry(key_id, key) for key_id, key in stored.items())]
+        present = {entry.identity: entry for entry in self._entries}
+        kept = ((name, present.get(entry.identity)) for name, entry in self._known.items())
+        self._known = {name: entry for name, entry in kept if entry is not None}
 
-    def _search(self, secret: str) -> Key | None:
-        found = None
-        for key, salt, digest in self._entries:
-            if hmac.compare_digest(keyfile.hash_of(salt, secret), digest):
-                found = key
-        return found
+    def _name_of(self, secret: str) -> bytes:
+        keyed = self._keyed.copy()
+        keyed.update(secret.encode())
+        return keyed.digest()
 
+    def _entry(self, key_id: str, key: HashedKey) -> _Entry:
+        quotas = self._quotas(key_id, key)
+        return _Entry(Key(key_id, key.right, quotas), bytes.fromhex(key.salt), bytes.fromhex(key.sha256))
 
-def _entry(key_id: str, key: HashedKey) -> tuple[Key, bytes, bytes]:
-    return Key(key_id, key.right), bytes.fromhex(key.salt), bytes.fromhex(key.sha256)
+    def _quotas(self, key_id: str, key: HashedKey) -> KeyQuotas | None:
+        """The key's quotas; those that it has already if nothing changed, so that reading the file refills nothing."""
+        requests, events = key.requests_per_second, key.events_per_second
+        requests = self._rates.requests_per_second if requests is None else requests
+        events = self._rates.events_per_second if events is None else events
+        if not requests and not events:
+            return None
+        made = KeyQuotas(requests, events, self._rates.burst_seconds, self._clock)
+        former = (entry.key.quotas for entry in self._entries if entry.key.id == key_id)
+        return next((quotas for quotas in former if quotas is not None and quotas.figures == made.figures), made)
 
 
 def _signature(path: Path | None) -> tuple[int, int, int] | None:

@@ -11,7 +11,7 @@ from typing import Final
 from segmentd.http.exchange import Answer, Header, Request
 
 REQUEST_HEADERS: Final = "accept, content-encoding, content-type, traceparent, tracestate, x-api-key, x-request-id"
-EXPOSED_HEADERS: Final = "retry-after, x-request-id"
+EXPOSED_HEADERS: Final = "ratelimit, ratelimit-policy, retry-after, x-request-id"
 _VARY: Final = ("vary", "Origin")
 _ANY: Final = "*"
 

@@ -11,17 +11,19 @@ Invariants:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
-from segmentd.domain.refusals import Forbidden, Refusal
-from segmentd.http.auth import Keyring
+from segmentd.domain.refusals import Forbidden, RateLimited, Refusal, TooManyWrongKeys
+from segmentd.http.auth import Key, Keyring
 from segmentd.http.cors import Cors
 from segmentd.http.errors import Failed, MethodNotAllowed, NoSuchPath, answer_to, plain_shape
 from segmentd.http.exchange import Answer, Header, Request, request_id_of
+from segmentd.http.ratelimits import GuessLimit, Quota, client_address
 from segmentd.http.readiness import Readiness
 from segmentd.http.routing import UNMATCHED, Match, Route, RouteTable
 from segmentd.logs import RequestContext, current_request
@@ -46,8 +48,12 @@ class Edge:
         cors: Cors,
         clock: Callable[[], float],
         access_log: bool,
+        guesses: GuessLimit,
+        proxies_in_front: int = 0,
     ) -> None:
-        """clock: seconds since the epoch. access_log: one line a request, at debug level."""
+        """clock: seconds since the epoch. access_log: one line a request, at debug level. guesses: of unknown keys.
+        proxies_in_front: how many add to `X-Forwarded-For`.
+        """
         self._routes = routes
         self._keyring = keyring
         self._readiness = readiness
@@ -55,6 +61,8 @@ class Edge:
         self._cors = cors
         self._clock = clock
         self._access_log = access_log
+        self._guesses = guesses
+        self._proxies_in_front = proxies_in_front
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -106,6 +114,8 @@ class Edge:
         extra: tuple[Header, ...] = (("x-request-id", request.request_id),)
         if route is not None and route.public:
             extra += self._cors.headers(request)
+        if request.key is not None and request.key.quotas is not None:
+            extra += request.key.quotas.headers()
         answer.headers += extra
         answer.close = answer.close or self._readiness.draining
         return answer
@@ -121,15 +131,31 @@ class Edge:
                 f"{request.method[:20]} is not served at {route.template}; allowed: {route.allow}.", route.allow
             )
         if operation.needs is not None:
-            request.key = self._keyring.authenticate(request.headers.get("x-api-key"))
-            if request.key is None or not request.key.may(operation.needs):
+            key = request.key = self._keyring.remembered(request.headers.get("x-api-key")) or self._searched(request)
+            if key is None or not key.may(operation.needs):
                 raise Forbidden
+            if key.quotas is not None:
+                charge(key.quotas.requests, 1)
         unready = self._readiness.refusal() if route.drains else None
         if unready is not None:
             raise unready
         if trouble is not None:
             raise trouble
         return await operation.handle(request)
+
+    def _searched(self, request: Request) -> Key | None:
+        """The key of a secret that was not seen before. Raises TooManyWrongKeys where the client may not try one."""
+        secret = request.headers.get("x-api-key")
+        if not secret:
+            return None
+        address = client_address(request.peer, request.headers.get("x-forwarded-for"), self._proxies_in_front)
+        wait_seconds = self._guesses.wait_of(address)
+        if wait_seconds:
+            raise TooManyWrongKeys("Too many unknown keys came from this address.", math.ceil(wait_seconds))
+        key = self._keyring.search(secret)
+        if key is None:
+            self._guesses.guessed(address)
+        return key
 
     def _refused(self, request: Request, route: Route | None, refusal: Refusal) -> Answer:
         self._telemetry.refused(UNMATCHED if route is None else route.template, refusal.code)
@@ -151,3 +177,11 @@ class Edge:
                 bytes_in=len(request.body),
                 bytes_out=len(answer.body),
             )
+
+
+def charge(quota: Quota | None, count: int) -> None:
+    """Take `count` from what a key may ask for. Raises RateLimited; then nothing was taken."""
+    wait_seconds = 0.0 if quota is None else quota.take(count)
+    if quota is not None and wait_seconds:
+        message = f"This key may send {quota.rate:g} {quota.name} per second; nothing of this request was applied."
+        raise RateLimited(message, math.ceil(wait_seconds))

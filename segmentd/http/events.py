@@ -12,8 +12,10 @@ from segmentd.domain.events import Change, EventRules, ParsedEvents, parse_event
 from segmentd.domain.refusals import InvalidEvents, Refusal
 from segmentd.http import bodies
 from segmentd.http.bodies import JSON_TYPE, NDJSON_TYPES, BodyRules
+from segmentd.http.edge import charge
 from segmentd.http.errors import timestamp
 from segmentd.http.exchange import Answer, Request
+from segmentd.http.ratelimits import Quota
 from segmentd.settings import LimitsSettings
 from segmentd.telemetry import Telemetry
 
@@ -55,8 +57,10 @@ class EventsApi:
         """202, or a refusal after which nothing of the request was applied."""
         media_type, body = bodies.read(request, self._bodies)
         parsed = self._parse(body, ndjson=media_type != JSON_TYPE)
+        quota = None if request.key is None or request.key.quotas is None else request.key.quotas.events
+        charge(quota, parsed.qualify + parsed.disqualify + parsed.dropped)
         if parsed.changes:
-            await self._apply(parsed)
+            await self._apply(parsed, quota)
         count = self._telemetry.counted_events
         count("qualify", "accepted", parsed.qualify)
         count("disqualify", "accepted", parsed.disqualify)
@@ -71,10 +75,12 @@ class EventsApi:
             self._telemetry.counted_events("unknown", "invalid", named)
             raise
 
-    async def _apply(self, parsed: ParsedEvents) -> None:
+    async def _apply(self, parsed: ParsedEvents, quota: Quota | None) -> None:
         try:
             await self._store.apply(parsed.changes)
         except Refusal:
+            if quota is not None:
+                quota.give_back(parsed.qualify + parsed.disqualify + parsed.dropped)
             self._telemetry.counted_events("qualify", "refused", parsed.qualify)
             self._telemetry.counted_events("disqualify", "refused", parsed.disqualify)
             raise

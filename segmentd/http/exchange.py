@@ -47,6 +47,8 @@ class Request(msgspec.Struct):
     """Parts of the path that the route names, decoded."""
     request_id: str = ""
     key: Key | None = None
+    peer: str = ""
+    """The address of the other end of the connection."""
     stream: AsyncIterator[bytes] | None = None
     """The body of a request to a route that streams; read at most once."""
 

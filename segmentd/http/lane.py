@@ -33,7 +33,7 @@ from segmentd.http.edge import Edge
 from segmentd.http.errors import body_timeout
 from segmentd.http.exchange import Answer, Request
 from segmentd.http.lanehead import HandedOverError, Head, Heads
-from segmentd.http.streams import BoundedStream
+from segmentd.http.streams import BoundedStream, peer_of
 from segmentd.settings import ServerSettings
 
 HEAD_BYTES_MAX: Final = 8_192
@@ -56,6 +56,7 @@ class Lane:
         self._stream = stream
         self._keep_alive_seconds_max = settings.keep_alive_seconds_max
         self._read_seconds_max = settings.request_read_seconds_max
+        self._peer = peer_of(stream.socket)
         self._buffer = b""
         self._scope = trio.CancelScope()
         self._busy = False
@@ -109,7 +110,7 @@ class Lane:
         return stays
 
     async def _answer(self, head: Head, body: bytes, trouble: Refusal | None) -> bool:
-        request = Request("POST", head.path, "", dict(head.headers), body)
+        request = Request("POST", head.path, "", dict(head.headers), body, peer=self._peer)
         # An event is committed whether or not its client waits in time; only reading and writing are bounded.
         self._scope.deadline = inf
         answer = await self._edge.answer(request, head.match, trouble)

@@ -20,6 +20,7 @@ _ERRORS: Final = {
     412: "If-Match or If-None-Match does not allow it; nothing was changed.",
     413: "The body is too large, as sent or inflated; the answer names the limit.",
     415: "The media type, charset or encoding is not read here; the answer names those that are.",
+    429: "The key may not send so much, or its address tried too many unknown ones; nothing was applied.",
     500: "Something failed; the log has the reason under the request id.",
     503: "Overloaded, starting, shutting down or unable to write; nothing was applied. Send it again.",
 }
@@ -46,12 +47,15 @@ def empty(description: str, *header_names: str) -> Json:
 
 
 def errors(shape: str, *statuses: int) -> Json:
-    """Answers of these statuses: the API's own shape, or problem details for who asks for them."""
+    """Answers of these statuses: the API's own shape, or problem details for who asks for them.
+
+    Whoever may get 403 has sent a key, so there is 429 as well.
+    """
     found: Json = {}
-    for status in sorted({*statuses, 405, 500}):
-        extra = {405: ("allow",), 503: ("retry-after",)}.get(status, ())
+    for status in sorted({*statuses, 405, 500, *((429,) if 403 in statuses else ())}):
+        extra = {405: ("allow",), 429: ("retry-after", "ratelimit", "ratelimit-policy"), 503: ("retry-after",)}
         own = "Forbidden" if status == 403 else shape
-        shown = answer(_ERRORS[status], own, *extra)
+        shown = answer(_ERRORS[status], own, *extra.get(status, ()))
         shown["content"]["application/problem+json"] = {"schema": ref("Problem")}
         found[str(status)] = shown
     return found

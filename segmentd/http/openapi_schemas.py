@@ -27,6 +27,8 @@ def headers() -> Json:
     described = {
         "x-request-id": ("Names this request in the log; the client's own if it sent a sane one.", _TEXT),
         "retry-after": ("Seconds to wait before sending the same request again.", {"type": "string"}),
+        "ratelimit-policy": ("What the key may ask for; only for a key that has limits.", _TEXT),
+        "ratelimit": ("What is left of that, and the seconds until all of it is back.", _TEXT),
         "allow": ("The methods that are served.", _TEXT),
         "etag": ("The revision, quoted.", {"type": "string", "pattern": '^"[0-9]+"$'}),
         "location": ("Where the new thing is.", _TEXT),

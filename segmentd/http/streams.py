@@ -10,6 +10,14 @@ from math import inf
 import trio
 
 
+def peer_of(socket: trio.socket.SocketType) -> str:
+    """The address of the other end, without its port; empty if the client is gone already."""
+    try:
+        return str(socket.getpeername()[0])
+    except OSError:
+        return ""
+
+
 class BoundedStream:
     """A socket stream on which sending takes a bounded time, and whose connection ends when sending fails.
 

@@ -140,7 +140,9 @@ def request_of(asked: quart.Request) -> Request:
     for raw_name, raw_value in asked.scope["headers"]:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return Request(asked.method, raw_path_of(asked.scope), asked.query_string.decode("latin-1"), headers)
+    client = asked.scope.get("client") or ("",)
+    query = asked.query_string.decode("latin-1")
+    return Request(asked.method, raw_path_of(asked.scope), query, headers, peer=client[0])
 
 
 def response_of(answer: Answer, asked: UploadRequest) -> TrioResponse:

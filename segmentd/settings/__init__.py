@@ -6,6 +6,7 @@ variable, or the option), the section and the key.
 
 from segmentd.settings.model import (
     ComplianceSettings,
+    ConsoleSettings,
     CorsSettings,
     EventsSettings,
     GraphQLSettings,
@@ -16,6 +17,7 @@ from segmentd.settings.model import (
     LogSettings,
     MembersSettings,
     PassthroughSettings,
+    RatesSettings,
     RuntimeSettings,
     Section,
     ServerSettings,
@@ -26,6 +28,7 @@ from segmentd.settings.source import Override, SettingsError, environment_names,
 
 __all__ = [
     "ComplianceSettings",
+    "ConsoleSettings",
     "CorsSettings",
     "EventsSettings",
     "GraphQLSettings",
@@ -37,6 +40,7 @@ __all__ = [
     "MembersSettings",
     "Override",
     "PassthroughSettings",
+    "RatesSettings",
     "RuntimeSettings",
     "Section",
     "ServerSettings",

@@ -25,6 +25,7 @@ TIB = 1024 * GIB
 PAGE_BYTES = 4096
 
 Seconds = Annotated[float, Meta(gt=0, le=3_600)]
+PerSecond = Annotated[float, Meta(ge=0, le=10_000_000)]
 MapBytes = Annotated[int, Meta(ge=MIB, le=16 * TIB, multiple_of=PAGE_BYTES)]
 BodyBytes = Annotated[int, Meta(ge=KIB, le=GIB)]
 
@@ -198,6 +199,27 @@ class ComplianceSettings(Section, frozen=True, kw_only=True):
     jobs_kept_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
 
 
+class RatesSettings(Section, frozen=True, kw_only=True):
+    """[rates]: how much one key may ask for in a second, and how often a client may guess a key. 0: no limit."""
+
+    requests_per_second: PerSecond = 0
+    events_per_second: PerSecond = 0
+    burst_seconds: Seconds = 10
+    wrong_keys_per_minute: Annotated[int, Meta(ge=0, le=1_000_000)] = 600
+    wrong_key_addresses_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    proxies_in_front: Annotated[int, Meta(ge=0, le=10)] = 0
+
+
+class ConsoleSettings(Section, frozen=True, kw_only=True):
+    """[console]: the pages for people, and the history that their charts show."""
+
+    enabled: bool = True
+    traffic_seconds: Seconds = 2
+    traffic_points_max: Annotated[int, Meta(ge=2, le=10_000)] = 300
+    size_seconds: Seconds = 300
+    size_points_max: Annotated[int, Meta(ge=2, le=10_000)] = 288
+
+
 class CorsSettings(Section, frozen=True, kw_only=True):
     """[cors]: which web pages may call the public paths from a browser."""
 
@@ -214,6 +236,9 @@ class KeySettings(Section, frozen=True, kw_only=True):
     right: Literal["public", "private"]
     salt: Annotated[str, Meta(pattern=r"^([0-9a-f]{2}){8,64}$")]
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    requests_per_second: PerSecond | None = None
+    """As in [rates], which holds where there is none."""
+    events_per_second: PerSecond | None = None
 
 
 class LogSettings(Section, frozen=True, kw_only=True):
@@ -237,6 +262,8 @@ class Settings(Section, frozen=True, kw_only=True):
     imports: ImportsSettings = ImportsSettings()
     members: MembersSettings = MembersSettings()
     compliance: ComplianceSettings = ComplianceSettings()
+    rates: RatesSettings = RatesSettings()
+    console: ConsoleSettings = ConsoleSettings()
     cors: CorsSettings = CorsSettings()
     keys: dict[str, KeySettings] = field(default_factory=dict)
     log: LogSettings = LogSettings()

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,14 @@ CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 EXAMPLES_MAX = 15
 SEED = 17
 OPERATIONS_MIN = 10
+
+
+@pytest.fixture(scope="module")
+def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server that lets its client try as many wrong keys as it likes: 429 in their place would be no finding."""
+    with ServerProcess(tmp_path_factory.mktemp("server"), {"rates": {"wrong_keys_per_minute": 0}}) as server:
+        yield server
+        server.terminate()
 
 
 @pytest.mark.parametrize("key", [PRIVATE_KEY, PUBLIC_KEY, "no such key", None])

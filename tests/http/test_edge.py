@@ -227,7 +227,9 @@ async def test_only_configured_origins_are_allowed(origin: str | None, allowed: 
     for answer in (preflight, sent, refused):
         assert header(answer, "access-control-allow-origin") == allowed
         assert header(answer, "vary") == "Origin"
-    assert (header(sent, "access-control-expose-headers") == "retry-after, x-request-id") == (allowed is not None)
+    assert (
+        header(sent, "access-control-expose-headers") == "ratelimit, ratelimit-policy, retry-after, x-request-id"
+    ) == (allowed is not None)
     assert (header(preflight, "access-control-allow-methods") is None) == (allowed is None)
 
 

@@ -146,8 +146,8 @@ class World:
         self.readiness = Readiness(self.settings.runtime.retry_after_seconds, self.store.failure)
         self.telemetry = Telemetry()
         self.telemetry.watch_store(self.store.stats, lambda: len(self.catalog.segments))
-        self.keyring = Keyring(self.settings.keys)
         self.now_seconds = NOW_SECONDS
+        self.keyring = Keyring(self.settings.keys, rates=self.settings.rates, clock=lambda: self.now_seconds)
         self.reader = cast(MembersReader, UnsettledReader())
         self.app: App = build_app(
             settings=self.settings,
