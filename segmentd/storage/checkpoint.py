@@ -2,23 +2,20 @@
 
 One fold takes a bounded number of changes, merges them with what the index holds, and writes the result, the sizes and
 the sequence number in one transaction. So a fold is there whole or not at all, and folding a record again is harmless:
-merging is idempotent. Keys are written in order, many at a time, because neighbours share LMDB pages; that is five to
-ten times as fast as putting them as they come.
+merging is idempotent.
 """
-
-from collections import defaultdict
-from typing import cast
 
 import lmdb
 import msgspec
 
 from segmentd.domain.gate import Gate
-from segmentd.domain.membership import V_BITS, WORD_BYTES, merge, merge_packed, unpack
+from segmentd.domain.membership import V_BITS
 from segmentd.domain.segments import SegmentRecord
 from segmentd.storage.errors import StorageError
 from segmentd.storage.failpoints import hit
-from segmentd.storage.index import AUDIENCE_KEY, V_VALUE, AudienceRow, Index
+from segmentd.storage.index import AudienceRow, Index
 from segmentd.storage.journal import Journal
+from segmentd.storage.merging import Gained, Merging, gather
 from segmentd.storage.records import JournalRecord, decode_numbered
 
 _V_MASK = (1 << V_BITS) - 1
@@ -37,9 +34,9 @@ class Folded(msgspec.Struct, frozen=True):
 class _Gathered(msgspec.Struct):
     """Journal records, merged in memory."""
 
-    packed: dict[bytes, bytes] = {}
+    words: dict[bytes, Gained] = {}
     forgotten: dict[bytes, int] = {}
-    """key → ms; what `packed` has of such a key came after it was forgotten."""
+    """key → ms; what `words` has of such a key came after it was forgotten."""
     audiences: dict[int, str] = {}
     floors: dict[int, int] = {}
     deleted: dict[int, int] = {}
@@ -72,7 +69,7 @@ def fold(journal: Journal, index: Index, *, changes_max: int) -> Folded:
 
 def _gather(journal: Journal, start: int, changes_max: int) -> _Gathered:
     gathered = _Gathered(seq=start)
-    packed = gathered.packed
+    words = gathered.words
     for seq, blob in journal.records(start):
         if gathered.changes >= changes_max:
             gathered.more = True
@@ -80,13 +77,11 @@ def _gather(journal: Journal, start: int, changes_max: int) -> _Gathered:
         if seq != gathered.seq + 1:
             raise StorageError(f"{journal.path}: record {gathered.seq + 1} is missing, the next one is {seq}")
         record = decode_numbered(journal.path, seq, blob)
-        for changes in (record.changes, record.imported):
-            for key, word in changes:
-                held = packed.get(key)
-                packed[key] = word.to_bytes(WORD_BYTES, "little") if held is None else merge(held, word)[0]
+        gather(words, record.changes)
+        gather(words, record.imported)
         _note_times(gathered, record)
         for key, forgotten_ms in record.forgotten:
-            packed.pop(key, None)
+            words.pop(key, None)
             gathered.forgotten[key] = max(forgotten_ms, gathered.forgotten.get(key, 0))
         for number, floor in record.floors:
             gathered.floors[number] = max(floor, gathered.floors.get(number, 0))
@@ -109,7 +104,7 @@ def _note_times(gathered: _Gathered, record: JournalRecord) -> None:
 
 
 def _write(index: Index, txn: lmdb.Transaction, gathered: _Gathered) -> None:
-    sizes = _write_memberships(index, txn, gathered)
+    sizes = Merging(index, txn).write(gathered.words, gathered.forgotten)
     touched = sizes.keys() | gathered.audiences.keys() | gathered.floors.keys() | gathered.last_event_ms.keys()
     for number in touched:
         row = index.audience(txn, number) or AudienceRow(gathered.audiences[number])
@@ -131,63 +126,3 @@ def _write_forgotten(index: Index, txn: lmdb.Transaction, gathered: _Gathered) -
         gate = Gate(index.salt_in(txn))
         for key, forgotten_ms in gathered.forgotten.items():
             index.put_forgotten(txn, gate.mark(key), forgotten_ms)
-
-
-def _write_memberships(index: Index, txn: lmdb.Transaction, gathered: _Gathered) -> dict[int, int]:
-    """Merge and write identifiers and members; returns by how much the size of each audience changed."""
-    sizes: defaultdict[int, int] = defaultdict(int)
-    puts: list[tuple[bytes, bytes]] = []
-    deletes: list[bytes] = []
-    packed, forgotten = gathered.packed, gathered.forgotten
-    keys = sorted(packed.keys() | forgotten.keys())
-    with txn.cursor(index.memberships_db) as cursor:
-        stored = cast("dict[bytes, bytes]", dict(cursor.getmulti(keys)))
-        rows: list[tuple[bytes, bytes]] = []
-        for key in keys:
-            old = stored.get(key, b"")
-            gained = packed.get(key, b"")
-            new = merge_packed(old, gained) if old and key not in forgotten else gained
-            if new == old:
-                continue
-            if new:
-                rows.append((key, new))
-            elif cursor.set_key(key):
-                cursor.delete()
-            _diff(key, old, new, sizes, puts, deletes)
-        cursor.putmulti(rows)
-    with txn.cursor(index.members_db) as cursor:
-        for member in deletes:
-            if cursor.set_key(member):
-                cursor.delete()
-        puts.sort()
-        cursor.putmulti(puts)
-    return sizes
-
-
-def _diff(
-    key: bytes,
-    old: bytes,
-    new: bytes,
-    sizes: defaultdict[int, int],
-    puts: list[tuple[bytes, bytes]],
-    deletes: list[bytes],
-) -> None:
-    """What changes in `members` and sizes when an identifier goes from `old` to `new` packed words."""
-    before = {word >> V_BITS: word for word in unpack(old)}
-    for word in unpack(new):
-        audience = word >> V_BITS
-        was = before.pop(audience, None)
-        if was == word:
-            continue
-        was_member = was is not None and not was & 1
-        if not word & 1:
-            puts.append((AUDIENCE_KEY.pack(audience) + key, V_VALUE.pack(word & _V_MASK)))
-            sizes[audience] += not was_member
-        elif was_member:
-            deletes.append(AUDIENCE_KEY.pack(audience) + key)
-            sizes[audience] -= 1
-    for audience, word in before.items():
-        # Merging loses nothing; what is gone now was forgotten.
-        if not word & 1:
-            deletes.append(AUDIENCE_KEY.pack(audience) + key)
-            sizes[audience] -= 1
