@@ -1,6 +1,6 @@
 """The seam: what everything above knows of memberships. Above it (HTTP, GraphQL) nobody knows which store runs."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Protocol
 
 import msgspec
@@ -27,15 +27,12 @@ class StoreStats(msgspec.Struct, frozen=True):
     """Journal records that the index does not hold yet."""
 
 
-class MembershipStore(Protocol):
-    """What is above the seam may call. What is not async is a plain call that never waits."""
+class OwnerOnlyError(Exception):
+    """Asked of a follower, which does not know it; the question belongs to the owner of the store."""
 
-    async def apply(self, changes: Sequence[Change]) -> None:
-        """Returns when every change is on disk and visible to whoever looks from now on.
 
-        Cancelling gives up the wait, not the change. Raises Overloaded, ShuttingDown, StoreUnavailable, LimitReached;
-        after each of these nothing was applied.
-        """
+class MembershipReader(Protocol):
+    """What queries read, of the owner or of a follower. Plain calls that never wait."""
 
     def lookup(self, key: bytes, audiences: Sequence[str]) -> list[int | None]:
         """`v` of the identifier in each audience, None where there never was a decision."""
@@ -44,7 +41,18 @@ class MembershipStore(Protocol):
         """audience id → `v`, every decision about the identifier."""
 
     def size(self, audience: str) -> int:
-        """The exact number of qualified members now."""
+        """The exact number of qualified members now. A follower raises OwnerOnlyError."""
+
+
+class MembershipStore(MembershipReader, Protocol):
+    """What is above the seam may call. What is not async is a plain call that never waits."""
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        """Returns when every change is on disk and visible to whoever looks from now on.
+
+        Cancelling gives up the wait, not the change. Raises Overloaded, ShuttingDown, StoreUnavailable, LimitReached;
+        after each of these nothing was applied.
+        """
 
     async def delete_audience(self, audience: str, now_ms: int) -> Deletion | None:
         """Drop all memberships of an audience, durably; None if there is no such audience.
@@ -84,6 +92,9 @@ class ImportHistory(Protocol):
 
     def qualifying(self, audience_id: str) -> dict[int, str]:
         """The `v` that an import of the audience gives to whoever it lists → the id of its job."""
+
+    def deciding(self, audience_ids: Container[str]) -> dict[tuple[str, int], str]:
+        """(audience, `v`) → the id of the import that gives this `v`, to the listed ones or to all others."""
 
 
 class AudienceFacts(msgspec.Struct, frozen=True):

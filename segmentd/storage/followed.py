@@ -1,7 +1,7 @@
 """The files of a store that another process writes: journal and index of one generation, open for reading.
 
-Never takes the folder's lock, never writes. Environments of an older generation stay a consistent snapshot of the moment
-in which they were replaced; `move` goes to the newer one.
+Never takes the folder's lock, never writes. Environments of an older generation stay a consistent snapshot of the
+moment in which they were replaced; `move` goes to the newer one.
 """
 
 from pathlib import Path
@@ -12,8 +12,6 @@ import lmdb
 from segmentd.storage.environment import read_errors
 from segmentd.storage.errors import FolderUnusableError
 from segmentd.storage.folder import DataFolder
-from segmentd.storage.index import Index
-from segmentd.storage.journal import Journal
 
 _OPENINGS_MAX: Final = 5
 """A scrub may replace the files between a look and the opening, hardly twice in a row."""
@@ -84,8 +82,11 @@ class FollowedFiles:
         return self._folded_seq
 
     def get(self, key: bytes) -> bytes | None:
-        """Packed words of an identifier in the snapshot."""
-        return self.index.packed(self._txn, key)
+        """Packed words of an identifier in the snapshot. Raises FolderUnusableError."""
+        try:
+            return self.index.packed(self._txn, key)
+        except lmdb.Error as error:
+            raise FolderUnusableError(f"{self.index.path}: cannot be read: {error}") from error
 
     def end(self) -> None:
         """Give the snapshot back."""

@@ -93,7 +93,7 @@ class Index:
             yield txn
 
     def snapshot(self) -> lmdb.Transaction:
-        """The same, for whoever ends it (`abort`) without fail: it costs a quarter of a microsecond. Raises lmdb.Error."""
+        """The same for whoever ends it (`abort`) without fail: without the context's cost. Raises lmdb.Error."""
         return self._env.begin()
 
     @contextmanager

@@ -4,8 +4,8 @@ Owns one page of anonymous memory that the owner makes and its followers inherit
 writes, and the number only rises. The owner publishes a record when it is on disk and before it shows any of it
 itself; a follower shows exactly what is published. So no process ever shows a state that another one has not come to.
 
-The number is one aligned machine word, which a memoryview of native 64-bit integers moves in one piece; a reader gets the
-number before or the number after, never a mixture.
+The number is one aligned machine word, which a memoryview of native 64-bit integers moves in one piece; a reader gets
+the number before or the number after, never a mixture.
 """
 
 import mmap
