@@ -22,6 +22,7 @@ from segmentd.http.app import App, build_app
 from segmentd.http.auth import Keyring
 from segmentd.http.readiness import Readiness
 from segmentd.http.server import open_listener, serve, url_of
+from segmentd.http.tls import CertificateError, Certificates
 from segmentd.keyfile import KeyFileError, path_in
 from segmentd.runtime.catalog import Catalog
 from segmentd.runtime.forgetting import Forgetting
@@ -132,6 +133,7 @@ def _opened(settings: Settings, folder: DataFolder) -> _Parts:
 
 
 async def _serve(settings: Settings, folder: DataFolder) -> None:
+    certificates = _certificates(settings)
     listener = _listener(settings)
     parts = _opened(settings, folder)
     stopping = trio.Event()
@@ -141,9 +143,13 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
                 watchers.start_soon(parts.keyring.watch)
                 watchers.start_soon(lateness.sample, parts.telemetry.loop_late)
                 await watchers.start(_watch_signals, parts, stopping)
+                if certificates is not None:
+                    watchers.start_soon(certificates.watch)
                 async with trio.open_nursery() as edge:
-                    await edge.start(partial(serve, parts.app, listener, settings.server, shutdown=stopping.wait))
-                    print(f"listening on {url_of(listener)}", flush=True)  # the promised line
+                    serving = partial(serve, shutdown=stopping.wait, certificates=certificates)
+                    await edge.start(partial(serving, parts.app, listener, settings.server))
+                    # The promised line.
+                    print(f"listening on {url_of(listener, tls=settings.server.is_tls)}", flush=True)
                     await _recover(parts.store, parts.catalog)
                     await parts.imports.load()
                     await parts.forgetting.load()
@@ -218,6 +224,15 @@ def _listener(settings: Settings) -> socket.socket:
         return open_listener(host, port, settings.server.connections_max)
     except OSError as error:
         raise StartError(f"[server] listen = {settings.server.listen}: {error.strerror or error}") from error
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    if not settings.server.is_tls:
+        return None
+    try:
+        return Certificates(settings.server)
+    except CertificateError as error:
+        raise StartError(str(error)) from error
 
 
 def _keyring(settings: Settings) -> Keyring:

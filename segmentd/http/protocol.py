@@ -42,9 +42,11 @@ def config_of(settings: ServerSettings) -> Config:
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False
     config.keep_alive_timeout = settings.keep_alive_seconds_max
+    config.ssl_handshake_timeout = settings.request_read_seconds_max
     config.keep_alive_max_requests = REQUESTS_PER_CONNECTION_MAX
     config.h11_max_incomplete_size = HEADER_BYTES_MAX
     config.h2_max_header_list_size = HEADER_BYTES_MAX
+    config.h2_max_concurrent_streams = settings.http2_streams_max
     return config
 
 

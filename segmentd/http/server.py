@@ -28,6 +28,7 @@ from segmentd.http.app import App
 from segmentd.http.lane import Lanes
 from segmentd.http.protocol import Protocol, config_of
 from segmentd.http.streams import BoundedStream
+from segmentd.http.tls import Certificates, TlsStream
 from segmentd.settings import ServerSettings
 
 BACKLOG_MAX: Final = 4_096
@@ -51,10 +52,11 @@ def open_listener(host: str, port: int, connections_max: int) -> socket.socket:
     return listener
 
 
-def url_of(listener: socket.socket) -> str:
-    """`http://HOST:PORT` with the real port."""
+def url_of(listener: socket.socket, *, tls: bool = False) -> str:
+    """`http://HOST:PORT` (`https` with TLS) with the real port."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 async def serve(
@@ -63,10 +65,14 @@ async def serve(
     settings: ServerSettings,
     *,
     shutdown: Callable[[], Awaitable[object]],
+    certificates: Certificates | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `app` on `listener` until `shutdown()` returns; returns when every connection has ended."""
-    server = Server(app, settings)
+    """Serve `app` on `listener` until `shutdown()` returns; returns when every connection has ended.
+
+    certificates: for a listener that speaks TLS and nothing else.
+    """
+    server = Server(app, settings, certificates)
     accepting = _BoundedListener(listener, settings.connections_max)
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as acceptor:
@@ -89,20 +95,24 @@ async def serve(
 
 
 class Server:
-    """Runs Hypercorn's protocol on accepted streams."""
+    """Runs Hypercorn's protocol on accepted streams.
 
-    def __init__(self, app: App, settings: ServerSettings) -> None:
+    With TLS there is no lane: it reads and writes the socket itself.
+    """
+
+    def __init__(self, app: App, settings: ServerSettings, certificates: Certificates | None) -> None:
+        self._certificates = certificates
         self._settings = settings
         self._edge = app.edge
         self._config = config_of(settings)
         self._app = wrap_app(app, self._config.wsgi_max_body_size, "asgi")
         self._context = WorkerContext(None)
         self._streams: set[BoundedStream] = set()
-        self._lanes = Lanes(app.edge, settings) if settings.lane else None
+        self._lanes = Lanes(app.edge, settings) if settings.lane and certificates is None else None
 
     async def connection(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end: in the lane as long as it stays there, then in Hypercorn."""
-        bounded = BoundedStream(stream, self._settings.request_read_seconds_max)
+        bounded = self._bounded(stream)
         self._streams.add(bounded)
         try:
             with bounded.scope:
@@ -117,6 +127,12 @@ class Server:
         finally:
             self._streams.discard(bounded)
             bounded.abort()
+
+    def _bounded(self, stream: trio.SocketStream) -> BoundedStream:
+        seconds_max = self._settings.request_read_seconds_max
+        if self._certificates is None:
+            return BoundedStream(stream, stream.socket, seconds_max)
+        return TlsStream(stream, seconds_max, self._certificates.context)
 
     async def finish(self, connections: trio.Nursery) -> None:
         """End idle connections now, the others when they are done, all of them when the time is over."""

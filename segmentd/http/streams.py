@@ -25,11 +25,11 @@ class BoundedStream:
     another request was pipelined behind it; so a failed send cancels `scope`, in which the whole connection runs.
     """
 
-    def __init__(self, stream: trio.SocketStream, seconds_max: float) -> None:
-        """seconds_max: for each send, and for a request's head from its first byte."""
+    def __init__(self, stream: trio.abc.Stream, socket: trio.socket.SocketType, seconds_max: float) -> None:
+        """socket: what `stream` stands on. seconds_max: for each send, and for a head from its first byte."""
         self._stream = stream
-        self._seconds_max = seconds_max
-        self.socket = stream.socket
+        self.seconds_max = seconds_max
+        self.socket = socket
         self.scope = trio.CancelScope()
         self._given_back = b""
         self._head_deadline = inf
@@ -43,7 +43,7 @@ class BoundedStream:
         if not begun:
             self._head_deadline = inf
         elif self._head_deadline == inf:
-            self._head_deadline = trio.current_time() + self._seconds_max
+            self._head_deadline = trio.current_time() + self.seconds_max
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """As trio's. Raises TooSlowError where a head that has begun does not come to its end in time."""
@@ -58,7 +58,7 @@ class BoundedStream:
     async def send_all(self, data: bytes) -> None:
         """As trio's. Raises BrokenResourceError where the client does not read in time; the socket is closed then."""
         try:
-            with trio.fail_after(self._seconds_max):
+            with trio.fail_after(self.seconds_max):
                 await self._stream.send_all(data)
         except trio.BusyResourceError as error:
             # Sends never meet each other (Hypercorn has a lock), so the other one is the end of the connection.
@@ -70,7 +70,8 @@ class BoundedStream:
 
     async def send_eof(self) -> None:
         """As trio's."""
-        await self._stream.send_eof()
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            await self._stream.send_eof()
 
     async def aclose(self) -> None:
         """As trio's."""
@@ -78,7 +79,7 @@ class BoundedStream:
 
     def end_in_time(self) -> None:
         """The client has left: whatever still waits has a bounded time to come to its end."""
-        self.scope.deadline = trio.current_time() + self._seconds_max
+        self.scope.deadline = trio.current_time() + self.seconds_max
 
     def abort(self) -> None:
         """Close the socket now; whoever waits for it wakes up."""

@@ -44,6 +44,9 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
 
 
 def _server(settings: Settings) -> Iterator[Conflict]:
+    if bool(settings.server.tls_certificate_file) != bool(settings.server.tls_key_file):
+        key = "tls_key_file" if settings.server.tls_certificate_file else "tls_certificate_file"
+        yield Conflict("server", key, "tls_certificate_file and tls_key_file are both needed for TLS")
     try:
         loopback = settings.server.is_loopback
     except ValueError as error:

@@ -43,6 +43,14 @@ class ServerSettings(Section, frozen=True, kw_only=True):
     request_read_seconds_max: Seconds = 30
     connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     lane: bool = True
+    http2_streams_max: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    tls_certificate_file: Annotated[str, Meta(max_length=4_096)] = ""
+    tls_key_file: Annotated[str, Meta(max_length=4_096)] = ""
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether it speaks TLS, and nothing else."""
+        return bool(self.tls_certificate_file)
 
     @property
     def address(self) -> tuple[str, int]:

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from segmentd.http.server import open_listener, serve, url_of
+from segmentd.http.tls import Certificates
 from tests.http.world import World
 
 
@@ -31,14 +32,15 @@ def world() -> World:
     return World()
 
 
-async def start(world: World, nursery: trio.Nursery) -> Served:
+async def start(world: World, nursery: trio.Nursery, certificates: Certificates | None = None) -> Served:
     """Serve `world` until `stop` is set; `stopped` tells when it has ended."""
     listener = open_listener("127.0.0.1", 0, 100)
-    url = url_of(listener)
+    url = url_of(listener, tls=certificates is not None)
     stop, stopped = trio.Event(), trio.Event()
 
     async def run(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        await serve(world.app, listener, world.settings.server, shutdown=stop.wait, task_status=task_status)
+        serving = partial(serve, world.app, listener, world.settings.server, shutdown=stop.wait)
+        await serving(certificates=certificates, task_status=task_status)
         stopped.set()
 
     await nursery.start(partial(run))
