@@ -47,6 +47,7 @@ def _server(settings: Settings) -> Iterator[Conflict]:
     if bool(settings.server.tls_certificate_file) != bool(settings.server.tls_key_file):
         key = "tls_key_file" if settings.server.tls_certificate_file else "tls_certificate_file"
         yield Conflict("server", key, "tls_certificate_file and tls_key_file are both needed for TLS")
+    yield from _followers(settings)
     try:
         loopback = settings.server.is_loopback
     except ValueError as error:
@@ -56,6 +57,19 @@ def _server(settings: Settings) -> Iterator[Conflict]:
         for key_id in _development_keys(settings):
             reason = f"is not a loopback address, and the development key {key_id!r} serves loopback only"
             yield Conflict("server", "listen", f"{settings.server.listen} {reason}")
+
+
+def _followers(settings: Settings) -> Iterator[Conflict]:
+    server = settings.server
+    if not server.followers:
+        return
+    if not server.lane or server.is_tls:
+        reason = "followers serve the lane, so lane = true is needed, and TLS in front of segmentd instead of in it"
+        yield Conflict("server", "followers", reason)
+    # Each process may be about to accept one more, and one more process runs while another one is replaced.
+    if server.connections_max < 2 * (server.followers + 2):
+        reason = f"expected at least {2 * (server.followers + 2)} for {server.followers} followers"
+        yield Conflict("server", "connections_max", f"{reason}, got {server.connections_max}")
 
 
 def _development_keys(settings: Settings) -> Iterator[str]:
