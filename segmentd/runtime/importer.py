@@ -134,6 +134,8 @@ class Importer:
                 f"{job.rejected} of {job.rows} rows are rejected, more than {self._rejected_share_max:.4g} of all"
                 " ([imports] rejected_share_max); nothing was changed."
             )
+        if not job.distinct:
+            raise NotDoneError("All of its rows are rejected; an empty list never empties an audience.")
         if self._lists.floor(job.audience_id) > v_of(job.as_of_ms, True):
             await self._end(job, "completed", "Superseded by a later import or deletion; nothing was changed.")
             return

@@ -30,6 +30,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _PAUSE_SECONDS = 0.05
 _PAUSE_UNAVAILABLE_SECONDS = 1.0
+_OUTCOME_SECONDS_MAX = 10.0
+"""A commit is answered in milliseconds; a committer that died by a defect never answers."""
 
 
 class Slice(msgspec.Struct, frozen=True):
@@ -139,7 +141,7 @@ class WholeLists:
             try:
                 wanted = write()
                 self._committer.submit(wanted)
-                await wanted.reply.wait()
+                await _outcome(wanted)
             except Overloaded:
                 await trio.sleep(_PAUSE_SECONDS)
             except ShuttingDown:
@@ -150,3 +152,11 @@ class WholeLists:
                 await trio.sleep(_PAUSE_UNAVAILABLE_SECONDS)
             else:
                 return
+
+
+async def _outcome(write: Write) -> None:
+    """What became of a write. Cancelling does not keep it from being done, so an import that is cancelled counts it."""
+    with trio.move_on_after(_OUTCOME_SECONDS_MAX, shield=True):
+        await write.reply.wait()
+        return
+    await write.reply.wait()

@@ -11,8 +11,9 @@ from segmentd.domain.membership import v_of
 from segmentd.http.errors import Conflict
 from segmentd.http.exchange import Answer
 from segmentd.http.imports import ImportsApi
+from segmentd.runtime import importer
 from segmentd.runtime.imports import Imports
-from tests.imports.test_model import PEOPLE, decide, members, running, send
+from tests.imports.test_model import KIND, PEOPLE, SCHEMA, decide, members, running, send
 
 
 class Gate:
@@ -118,3 +119,37 @@ async def test_an_import_that_finds_only_members_is_the_source_of_its_time(tmp_p
         sources = imports.jobs.qualifying("a")
         assert sources[v_of(5, True)] == daily.id
         assert v_of(7, True) not in sources
+
+
+@pytest.mark.parametrize(("name", "passes"), [("raise_floor", 0), ("barrier", 0), ("write", 18)])
+async def test_a_list_of_forgotten_people_that_is_interrupted_is_not_taken_for_a_deleted_audience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, passes: int
+) -> None:
+    everybody = [*PEOPLE, *(f"q{number}" for number in range(40))]
+    async with running(tmp_path) as (store, imports):
+        await store.forget([SCHEMA.key(KIND, person) for person in everybody], 50)
+        monkeypatch.setattr(importer, "_SAVE_SECONDS", 0)
+        gate = Gate(monkeypatch, store.lists, name, passes)
+        job = await send(imports, everybody, 5)
+        await gate.reached.wait()
+        assert job.audience_number is not None
+    for _ in range(2):
+        async with running(tmp_path) as (store, imports):
+            await imports.jobs.settled()
+            resumed = imports.jobs.get(job.id)
+            assert resumed is not None
+            assert (resumed.state, resumed.reason) == ("completed", None)
+            assert members(store) == set()
+
+
+async def test_a_list_without_a_good_row_empties_no_audience_whatever_share_may_be_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as (store, imports):
+        await send(imports, PEOPLE, 3)
+        monkeypatch.setattr(imports.importer, "_rejected_share_max", 1.0)
+        empty = await send(imports, ["x" * 300], 5)
+        await imports.jobs.settled()
+        assert (empty.state, empty.rejected) == ("failed", 1)
+        assert "never empties an audience" in (empty.reason or "")
+        assert members(store) == set(PEOPLE)
