@@ -10,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := pyproject.toml constraints.txt
 
-.PHONY: serve test check bench constraints clean tools
+.PHONY: serve test check bench constraints vendored clean tools
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -49,6 +49,10 @@ $(VENV)/.installed: $(VENV)/.made $(REQUIREMENTS)
 $(VENV)/.installed-all: $(VENV)/.made $(REQUIREMENTS)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,bench,zstd]'
 	@touch $@ $(VENV)/.installed
+
+# Fetches the scripts of GraphiQL anew and compares them with their hashes (ARGS=--accept: takes them as they are).
+vendored:
+	@.ci/vendored $(ARGS)
 
 # Moves every pinned version to the newest that pyproject.toml allows.
 constraints:

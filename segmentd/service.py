@@ -18,16 +18,19 @@ import trio
 from segmentd import lateness, logs
 from segmentd.domain.identifiers import Confidence, IdentifierKind, IdentifierSchema
 from segmentd.graphql.engine import GraphQLEngine
-from segmentd.http.app import App, build_app
+from segmentd.http.app import App, Insight, build_app
 from segmentd.http.auth import Keyring
 from segmentd.http.readiness import Readiness
 from segmentd.http.server import open_listener, serve, url_of
 from segmentd.http.tls import CertificateError, Certificates
+from segmentd.http.traffic import counts_of
 from segmentd.keyfile import KeyFileError, path_in
 from segmentd.runtime.catalog import Catalog
 from segmentd.runtime.forgetting import Forgetting
+from segmentd.runtime.history import History
 from segmentd.runtime.importbucket import BucketUnusableError
 from segmentd.runtime.imports import Imports
+from segmentd.runtime.observing import RememberingObserver
 from segmentd.runtime.seam import AudienceMembers
 from segmentd.runtime.store import LocalStore
 from segmentd.settings import Settings
@@ -94,6 +97,7 @@ class _Parts(NamedTuple):
     imports: Imports
     forgetting: Forgetting
     readiness: Readiness
+    history: History
     app: App
 
 
@@ -101,8 +105,9 @@ def _opened(settings: Settings, folder: DataFolder) -> _Parts:
     """Open the store and put everything together. Raises StartError, StorageError."""
     keyring = _keyring(settings)
     telemetry = Telemetry()
+    observed = RememberingObserver(telemetry)
     store = LocalStore(
-        folder, storage=settings.storage, runtime=settings.runtime, limits=settings.limits, observer=telemetry
+        folder, storage=settings.storage, runtime=settings.runtime, limits=settings.limits, observer=observed
     )
     schema = identifier_schema(settings, store.kind_numbers(list(settings.identifiers)))
     catalog = Catalog(
@@ -115,6 +120,7 @@ def _opened(settings: Settings, folder: DataFolder) -> _Parts:
     forgetting = _forgetting(settings, store, folder)
     readiness = Readiness(settings.runtime.retry_after_seconds, store.failure)
     telemetry.watch_store(store.stats, lambda: len(catalog.segments))
+    history = _history(settings, telemetry, store, catalog)
     app = build_app(
         settings=settings,
         schema=schema,
@@ -128,8 +134,9 @@ def _opened(settings: Settings, folder: DataFolder) -> _Parts:
         keyring=keyring,
         readiness=readiness,
         telemetry=telemetry,
+        insight=Insight(store.memberships, store.stats, observed, history),
     )
-    return _Parts(keyring, telemetry, store, catalog, imports, forgetting, readiness, app)
+    return _Parts(keyring, telemetry, store, catalog, imports, forgetting, readiness, history, app)
 
 
 async def _serve(settings: Settings, folder: DataFolder) -> None:
@@ -157,6 +164,8 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
                     catalogs.start_soon(parts.catalog.run)
                     watchers.start_soon(parts.imports.run)
                     watchers.start_soon(parts.forgetting.run)
+                    if settings.console.enabled:
+                        watchers.start_soon(parts.history.run)
                     parts.readiness.ready()
                 watchers.cancel_scope.cancel()
             parts.catalog.close()
@@ -192,6 +201,14 @@ async def _watch_signals(
             parts.readiness.drain()
             parts.store.committer.hurry()
             stopping.set()
+
+
+def _history(settings: Settings, telemetry: Telemetry, store: LocalStore, catalog: Catalog) -> History:
+    def sizes() -> dict[str, int]:
+        segments = catalog.segments.items()
+        return {segment_id: store.size(segment.definition.external_audience_id) for segment_id, segment in segments}
+
+    return History(settings.console, partial(counts_of, telemetry), sizes)
 
 
 def _engine(

@@ -156,10 +156,38 @@ class Telemetry:
         """Show the store's numbers. stats: a struct whose fields are integers. segments: how many are defined."""
         self.registry.register(_StoreCollector(stats, segments))
 
+    def events_by_outcome(self) -> dict[str, float]:
+        """How many events there were, by outcome."""
+        found: dict[str, float] = {}
+        for (_, outcome), child in self._events_by_labels.items():
+            found[outcome] = found.get(outcome, 0.0) + _counted(child)
+        return found
+
+    def answered(self, route: str) -> dict[float, float]:
+        """Upper bound in seconds → how many requests to `route` were answered within it; the last bound is infinite."""
+        found: dict[float, float] = {}
+        for (template, _, _), child in self._requests_by_labels.items():
+            if template == route:
+                for bound, count in _buckets(child):
+                    found[bound] = found.get(bound, 0.0) + count
+        return found
+
     def render(self, accept: str) -> tuple[bytes, str]:
         """(body, content type): Prometheus text, or OpenMetrics if `accept` asks for it."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
+
+
+def _counted(counter: Counter) -> float:
+    return next(sample.value for metric in counter.collect() for sample in metric.samples if "_total" in sample.name)
+
+
+def _buckets(histogram: Histogram) -> Iterator[tuple[float, float]]:
+    """(upper bound in seconds, requests up to it) of one histogram, ascending."""
+    for metric in histogram.collect():
+        for sample in metric.samples:
+            if sample.name.endswith("_bucket"):
+                yield float(sample.labels["le"]), sample.value
 
 
 class _StoreCollector:

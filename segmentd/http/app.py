@@ -11,8 +11,8 @@ the edge. The list is ours, and Quart's rules are made of it, because a second r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, NamedTuple
 
 from quart.wrappers.base import BaseRequestWebsocket
 from quart_trio import QuartTrio
@@ -22,11 +22,14 @@ from segmentd.domain.events import EventRules
 from segmentd.domain.identifiers import IdentifierSchema
 from segmentd.domain.segments import SegmentRules
 from segmentd.graphql.engine import GraphQLEngine
+from segmentd.graphql.sdl import sdl_of
 from segmentd.http.audiences import AudiencesApi
 from segmentd.http.auth import Keyring
 from segmentd.http.compliance import ComplianceApi, Forgets
 from segmentd.http.connection import HttpConnection, UploadRequest
+from segmentd.http.console import ConsoleApi
 from segmentd.http.cors import Cors
+from segmentd.http.customers import CustomersApi
 from segmentd.http.edge import Edge
 from segmentd.http.errors import events_shape, graphql_shape
 from segmentd.http.events import Applies, EventsApi
@@ -39,13 +42,26 @@ from segmentd.http.ratelimits import GuessLimit
 from segmentd.http.readiness import Readiness
 from segmentd.http.routing import Operation, Route, RouteTable
 from segmentd.http.segments import SegmentCatalog, SegmentsApi
+from segmentd.http.status import StatusApi
 from segmentd.http.views import Views
+from segmentd.runtime.history import History
 from segmentd.runtime.imports import Imports
-from segmentd.runtime.seam import DeletesAudiences, MembersReader
+from segmentd.runtime.observing import RememberingObserver
+from segmentd.runtime.seam import DeletesAudiences, MembersReader, StoreStats
 from segmentd.settings import Settings
 from segmentd.telemetry import Telemetry
 
 NAME: Final = "segmentd"
+
+
+class Insight(NamedTuple):
+    """What only people look at, through the console."""
+
+    memberships: Callable[[bytes], Mapping[str, int]]
+    """As `MembershipStore.memberships`."""
+    stats: Callable[[], StoreStats]
+    observed: RememberingObserver
+    history: History
 
 
 class App(QuartTrio):
@@ -85,6 +101,7 @@ def build_app(
     keyring: Keyring,
     readiness: Readiness,
     telemetry: Telemetry,
+    insight: Insight,
     clock: Callable[[], float] = time.time,
 ) -> App:
     """clock: seconds since the epoch."""
@@ -101,7 +118,10 @@ def build_app(
         *AudiencesApi(deletes, reader, catalog, imports.jobs, clock=clock).routes(),
         *MembersApi(reader, catalog, schema, imports.jobs, settings).routes(),
         *ComplianceApi(forgetting, schema, settings.compliance, clock).routes(),
-        *_operation_routes(OperationsApi(readiness, telemetry, document(settings))),
+        *CustomersApi(insight.memberships, catalog, schema, imports.jobs, limits).routes(),
+        *_status(settings, readiness, insight, clock).routes(),
+        *_operation_routes(OperationsApi(readiness, telemetry, document(settings), sdl_of(schema))),
+        *(ConsoleApi().routes() if settings.console.enabled else ()),
     ]
     edge = Edge(
         RouteTable(routes),
@@ -115,6 +135,17 @@ def build_app(
         proxies_in_front=settings.rates.proxies_in_front,
     )
     return App(edge, settings.server.request_read_seconds_max)
+
+
+def _status(settings: Settings, readiness: Readiness, insight: Insight, clock: Callable[[], float]) -> StatusApi:
+    return StatusApi(
+        settings,
+        readiness=readiness,
+        stats=insight.stats,
+        observed=insight.observed,
+        history=insight.history,
+        clock=clock,
+    )
 
 
 def _rules(settings: Settings, schema: IdentifierSchema) -> tuple[EventRules, SegmentRules]:
@@ -197,6 +228,7 @@ def _operation_routes(operations: OperationsApi) -> Iterator[Route]:
         "/readyz": operations.readyz,
         "/metrics": operations.metrics,
         "/openapi.json": operations.openapi,
+        "/schema.graphql": operations.schema,
     }
     for template, handler in handlers.items():
         yield Route(template, {"GET": Operation(handler, None)}, drains=False)

@@ -14,7 +14,7 @@ from segmentd.domain.pagecursors import AUDIENCE, cursor_of
 from segmentd.http.errors import NotFound
 from segmentd.http.exchange import Answer, Request, json_answer
 from segmentd.http.imports import shown
-from segmentd.http.pages import after_of, first_of, query_of
+from segmentd.http.pages import after_of, first_of, query_of, truth_of
 from segmentd.http.routing import Operation, Route
 from segmentd.http.segments import SegmentCatalog
 from segmentd.runtime.audiences import Deletion
@@ -52,11 +52,14 @@ class AudiencesApi:
         yield Route("/v3/audiences/{audience_id}/deletions/{deletion_id}", {"GET": Operation(self.deletion, "private")})
 
     async def list_page(self, request: Request) -> Answer:
-        """200 with a page of audiences, by id."""
+        """200 with a page of audiences, by id; `without_segment`: only those that no segment names."""
         fields = query_of(request)
         first, after = first_of(fields, PAGE_MAX), after_of(fields, AUDIENCE)
         await self._reader.settled()
         ids = self._reader.audience_ids()
+        if truth_of(fields, "without_segment"):
+            named = {segment.definition.external_audience_id for segment in self._catalog.segments.values()}
+            ids = [audience_id for audience_id in ids if audience_id not in named]
         start = bisect_right(ids, after.decode(errors="replace")) if after else 0
         page = ids[start : start + first]
         has_more = start + len(page) < len(ids)

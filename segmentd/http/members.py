@@ -18,7 +18,7 @@ from segmentd.http.bodies import JSON_TYPE, NDJSON_TYPES
 from segmentd.http.errors import InvalidRequest, NotAcceptable
 from segmentd.http.exchange import Answer, Header, Request, json_answer
 from segmentd.http.negotiation import choose, quality
-from segmentd.http.pages import after_of, first_of, query_of
+from segmentd.http.pages import after_of, first_of, query_of, truth_of
 from segmentd.http.routing import Operation, Route
 from segmentd.http.segments import SegmentCatalog
 from segmentd.runtime.exporting import Export, SeveralIdentifiersError
@@ -82,7 +82,7 @@ class MembersApi:
     ) -> Answer:
         audience = segment.definition.external_audience_id
         # The file's own compression is one thing, that of the way there another; here they are never both.
-        as_gzip = _truth(fields, "gzip")
+        as_gzip = truth_of(fields, "gzip")
         encoded = not as_gzip and quality_of_gzip(request.headers.get("accept-encoding", "")) > 0
         identifier = self._identifier(fields)
         if request.method == "HEAD":

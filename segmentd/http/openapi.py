@@ -7,6 +7,7 @@ the server that gives it. A test holds its paths and methods together with the r
 from __future__ import annotations
 
 from segmentd import __version__
+from segmentd.http.openapi_console import console_paths, console_schemas
 from segmentd.http.openapi_imports import import_paths, import_schemas
 from segmentd.http.openapi_members import member_paths, member_schemas
 from segmentd.http.openapi_parts import (
@@ -45,10 +46,11 @@ def document(settings: Settings) -> Json:
             "/v3/segments/{segment_id}:validate": _validate(limits),
             **import_paths(settings),
             **member_paths(settings),
+            **console_paths(settings),
             **_operations(),
         },
         "components": {
-            "schemas": schemas(settings) | import_schemas(settings) | member_schemas(),
+            "schemas": schemas(settings) | import_schemas(settings) | member_schemas() | console_schemas(),
             "headers": headers(),
             "securitySchemes": {
                 "key": {

@@ -60,8 +60,9 @@ def _get(name: str, summary: str, schema: str, *statuses: int) -> Json:
 
 
 def _audiences() -> Json:
+    without = _query("without_segment", "Only audiences that no segment names.", {"type": "boolean"})
     listed = _get("listAudiences", "External audiences, by id.", "Audiences", 400)
-    return {**listed, "parameters": _page(PAGE_MAX)}
+    return {**listed, "parameters": [*_page(PAGE_MAX), without]}
 
 
 def _audience() -> Json:

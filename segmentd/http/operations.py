@@ -14,12 +14,14 @@ from segmentd.telemetry import Telemetry
 
 
 class OperationsApi:
-    """Handlers of `/healthz`, `/readyz`, `/metrics` and `/openapi.json`."""
+    """Handlers of `/healthz`, `/readyz`, `/metrics`, `/openapi.json` and `/schema.graphql`."""
 
-    def __init__(self, readiness: Readiness, telemetry: Telemetry, openapi: object) -> None:
+    def __init__(self, readiness: Readiness, telemetry: Telemetry, openapi: object, sdl: str) -> None:
+        """sdl: the GraphQL schema in GraphQL's own language."""
         self._readiness = readiness
         self._telemetry = telemetry
         self._openapi = msgspec.json.encode(openapi)
+        self._sdl = sdl.encode()
 
     async def healthz(self, _request: Request) -> Answer:
         """200 as long as the process answers at all."""
@@ -41,3 +43,7 @@ class OperationsApi:
     async def openapi(self, _request: Request) -> Answer:
         """200 with the OpenAPI document."""
         return Answer(200, self._openapi)
+
+    async def schema(self, _request: Request) -> Answer:
+        """200 with the GraphQL schema, as text that browsers show."""
+        return Answer(200, self._sdl, (("content-type", "text/plain; charset=utf-8"),))

@@ -1,4 +1,4 @@
-"""Reading `first` and `after` of a request for a page. Never reads the list itself."""
+"""Reading the query of a request: `first` and `after` of a page, and truths. Never reads the list itself."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from segmentd.http.exchange import Request
 
 FIRST_DEFAULT: Final = 100
 _DIGITS_MAX: Final = 9
+_TRUTHS: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
 def query_of(request: Request) -> dict[str, str]:
@@ -28,6 +29,14 @@ def first_of(fields: dict[str, str], first_max: int) -> int:
     if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX and 1 <= int(text) <= first_max:
         return int(text)
     raise InvalidRequest("first", f"The field first must be an integer from 1 to {first_max}; got {text[:20]!r}.")
+
+
+def truth_of(fields: dict[str, str], name: str) -> bool:
+    """Whether a field is true; false where it is missing. Raises InvalidRequest."""
+    text = fields.get(name, "false")
+    if text not in _TRUTHS:
+        raise InvalidRequest(name, f"The field {name} must be true or false; got {text[:20]!r}.")
+    return _TRUTHS[text]
 
 
 def after_of(fields: dict[str, str], kind: bytes) -> bytes:

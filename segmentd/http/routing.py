@@ -86,7 +86,7 @@ class RouteTable:
         if exact is not None:
             return exact
         parts = [unquote(part, errors="replace") for part in _parts(path)]
-        if len(parts) > 1 and not parts[-1]:
+        if len(parts) > 1 and any(parts) and not parts[-1]:
             parts.pop()
         exact = None if any("/" in part for part in parts) else self._exact.get("/" + "/".join(parts))
         if exact is not None:

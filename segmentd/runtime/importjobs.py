@@ -3,7 +3,7 @@
 Owns their order (oldest first runs first), their number, and waiting for one to end. Never changes a job itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import msgspec
 import structlog
@@ -62,6 +62,18 @@ class ImportJobs:
         found = self.newest_first(audience_id=audience_id)
         jobs = [job for job in found if not job.dry_run and job.phase != "checking"]
         return {v_of(job.as_of_ms, True): job.id for job in reversed(jobs)}
+
+    def deciding(self, audience_ids: Container[str]) -> dict[tuple[str, int], str]:
+        """(audience, `v`) → the id of the import that gives this `v`, to the listed ones or to all others."""
+        found: dict[tuple[str, int], str] = {}
+        for job_id in sorted(self._jobs):
+            job = self._jobs[job_id]
+            if job.audience_id in audience_ids and not job.dry_run and job.phase != "checking":
+                listed = v_of(job.as_of_ms, True)
+                found[job.audience_id, listed] = job.id
+                # The tombstone of those who are not in the list is just below.
+                found[job.audience_id, listed - 1] = job.id
+        return found
 
     def check_room(self) -> None:
         """Raises Overloaded if too many jobs wait."""

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -14,12 +15,15 @@ from segmentd.domain.membership import is_qualified
 from segmentd.domain.refusals import Refusal
 from segmentd.domain.segments import Segment, SegmentDefinition, SegmentTable
 from segmentd.graphql.engine import GraphQLEngine
-from segmentd.http.app import App, build_app
+from segmentd.http.app import App, Insight, build_app
 from segmentd.http.auth import Keyring
 from segmentd.http.exchange import Answer, Request
 from segmentd.http.readiness import Readiness
+from segmentd.http.traffic import counts_of
 from segmentd.runtime.forgetting import Forgetting
+from segmentd.runtime.history import History
 from segmentd.runtime.imports import Imports
+from segmentd.runtime.observing import RememberingObserver
 from segmentd.runtime.seam import DeletesAudiences, MembersReader, StoreStats
 from segmentd.runtime.wholelists import WholeLists
 from segmentd.settings import KeySettings, PassthroughSettings, Settings
@@ -52,6 +56,9 @@ class MemoryStore:
 
     def lookup(self, key: bytes, audiences: Sequence[str]) -> list[int | None]:
         return [self.memberships.get((key, audience)) for audience in audiences]
+
+    def memberships_of(self, key: bytes) -> dict[str, int]:
+        return {audience: v for (other, audience), v in self.memberships.items() if other == key}
 
     def size(self, audience: str) -> int:
         return sum(is_qualified(v) for (_, of), v in self.memberships.items() if of == audience)
@@ -163,9 +170,14 @@ class World:
             keyring=self.keyring,
             readiness=self.readiness,
             telemetry=self.telemetry,
+            insight=self._insight(),
             clock=lambda: self.now_seconds,
         )
         self.readiness.ready()
+
+    def _insight(self) -> Insight:
+        history = History(self.settings.console, partial(counts_of, self.telemetry), dict)
+        return Insight(self.store.memberships_of, self.store.stats, RememberingObserver(self.telemetry), history)
 
     async def ask(
         self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b""
