@@ -79,7 +79,8 @@ def commands() -> None:
 @commands.command()
 @configured
 @click.option("--listen", metavar="HOST:PORT", help="Address, instead of [server] listen. Port 0: any free port.")
-def serve(config: Path | None, data: str | None, listen: str | None) -> int:
+@click.option("--followers", metavar="N", help="Further processes that answer queries, instead of [server] followers.")
+def serve(config: Path | None, data: str | None, listen: str | None, followers: str | None) -> int:
     """Serve until SIGTERM or SIGINT.
 
     Prints "listening on http://HOST:PORT" on stdout as soon as it accepts connections, and the log on stderr; /readyz
@@ -89,9 +90,10 @@ def serve(config: Path | None, data: str | None, listen: str | None) -> int:
     Examples:
       segmentd serve --config config/development.toml
       segmentd serve --config segmentd.toml --data data --listen [::1]:8080
+      segmentd serve --config segmentd.toml --followers 3
     """
     # Before the program itself, which takes a while to import: a wrong setting is named at once.
-    settings = settings_of(config, data, listen)
+    settings = settings_of(config, data, listen, followers)
     from segmentd import service
     from segmentd.storage.errors import StorageError
 

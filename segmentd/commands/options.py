@@ -46,7 +46,9 @@ def configured(command: Callable[..., Any]) -> Callable[..., Any]:
     return _CONFIG(_DATA(command))
 
 
-def settings_of(config: Path | None, data: str | None, listen: str | None = None) -> Settings:
+def settings_of(
+    config: Path | None, data: str | None, listen: str | None = None, followers: str | None = None
+) -> Settings:
     from segmentd.settings import Override, SettingsError, load
 
     options = []
@@ -54,6 +56,8 @@ def settings_of(config: Path | None, data: str | None, listen: str | None = None
         options.append(Override("--data", "storage", "path", data))
     if listen is not None:
         options.append(Override("--listen", "server", "listen", listen))
+    if followers is not None:
+        options.append(Override("--followers", "server", "followers", followers))
     try:
         return load(config, os.environ, options)
     except SettingsError as error:
