@@ -46,9 +46,9 @@ class CheckpointerProcess:
         self._process = process
         self._buffer = b""
 
-    async def fold(self) -> FoldReport:
-        """Have everything folded that is in the journal now. Raises CheckpointerDiedError."""
-        return await self._ask(b"fold\n")
+    async def fold(self, seq: int) -> FoldReport:
+        """Have everything folded up to journal record `seq`. Raises CheckpointerDiedError."""
+        return await self._ask(b"fold %d\n" % seq)
 
     async def sweep(self) -> FoldReport:
         """Have one step of the sweep of deleted audiences done. Raises CheckpointerDiedError."""
@@ -109,11 +109,13 @@ class Checkpointing:
         *,
         journal_bytes: int,
         seconds_max: float,
+        published: Callable[[], int] | None = None,
         swept: Callable[[int], None] = lambda _: None,
         folded: Callable[[int, float], None] = lambda _changes, _seconds: None,
     ) -> None:
         """journal_bytes, seconds_max: fold when the journal holds so much, or when so much time has passed.
 
+        published: up to which record may be folded, None: all; nothing else may be seen in the index.
         swept: called with the number of a deleted audience when the index holds nothing of it any more.
         folded: called with the changes and the seconds of each fold.
         """
@@ -126,6 +128,7 @@ class Checkpointing:
         """The index stands for this sequence number; set by recovery first."""
         self.unswept: set[int] = set()
         """Deleted audiences that the index may still hold something of; add to it and call `wake`."""
+        self._published = published or (lambda: journal.last_seq)
         self._swept = swept
         self._folded = folded
         self._wake = trio.Event()
@@ -218,7 +221,7 @@ class Checkpointing:
                 return
 
     async def _fold_all(self, process: CheckpointerProcess) -> None:
-        report = await process.fold()
+        report = await process.fold(self._published())
         while True:
             if report.error is not None:
                 self._observer.checkpoint_failed()

@@ -1,7 +1,8 @@
 """The committer: all writes that wait now become one journal record, one fsync, and then visible.
 
 Owns: the order of writes. Invariants: (1) nothing is shown or acknowledged before its record is on disk; (2) a write is
-in one record whole; (3) a write that is refused is in no record; (4) one commit at a time, in a worker thread.
+in one record whole; (3) a write that is refused is in no record; (4) one commit at a time, in a worker thread; (5) a
+record is published to followers before anything of it is shown here, and acknowledged after all of it is.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -17,6 +18,7 @@ from segmentd.domain.segments import SegmentRecord
 from segmentd.domain.shard import Word
 from segmentd.runtime.audiences import AudienceTable
 from segmentd.runtime.mailbox import Mailbox, MailboxClosedError, Reply
+from segmentd.runtime.publication import Publication
 from segmentd.runtime.router import Router
 from segmentd.storage.errors import StoreFailureError, StoreFullError
 from segmentd.storage.failpoints import hit
@@ -35,7 +37,7 @@ class CommitObserver(Protocol):
 
 
 class AppendRecord(Protocol):
-    """Makes one record durable; blocking. Raises StoreFullError, StoreFailureError."""
+    """Makes one record durable and returns its number; blocking. Raises StoreFullError, StoreFailureError."""
 
     def __call__(self, blob: bytes, /) -> int: ...
 
@@ -80,6 +82,7 @@ class Committer:
         router: Router,
         audiences: AudienceTable,
         gate: Gate,
+        publication: Publication,
         observer: CommitObserver,
         *,
         committed: Callable[[], None],
@@ -97,6 +100,7 @@ class Committer:
         self._router = router
         self._audiences = audiences
         self._gate = gate
+        self._publication = publication
         self._observer = observer
         self._committed = committed
         self._pause_seconds = pause_seconds
@@ -165,7 +169,7 @@ class Committer:
         start = trio.current_time()
         try:
             # Not abandoned when cancelled: a commit runs to its end, and its outcome is known.
-            size = await trio.to_thread.run_sync(self._write, record, limiter=self._limiter)
+            seq, size = await trio.to_thread.run_sync(self._write, record, limiter=self._limiter)
         except StoreFullError as error:
             self._observer.commit_failed()
             log.error("commit refused", reason=str(error), writes=len(group))
@@ -177,6 +181,7 @@ class Committer:
             log.critical("commit failed; no more writes are taken until a restart", reason=str(error))
             self._refuse(group, "Writing has stopped after a storage failure; see the log.")
             return
+        self._publication.publish(seq)
         self._audiences.saved(len(record.audiences))
         self._raise_gate(record)
         seconds = trio.current_time() - start
@@ -184,7 +189,7 @@ class Committer:
         self._observer.committed(requests=len(group), changes=len(changes), journal_bytes=size, seconds=seconds)
         self._committed()
         hit("after_commit_before_merge")
-        await self._router.dispatch(changes, record.forgotten, lambda: _acknowledge(group))
+        await self._router.dispatch(changes, record.forgotten, lambda: self._acknowledge(group, seq))
         if record.deleted:
             await self._drop([number for number, _, _ in record.deleted])
         if pause := self._pause_seconds(len(changes)):
@@ -227,22 +232,23 @@ class Committer:
 
         await self._router.drop(frozenset(numbers), dropped)
 
-    def _write(self, record: JournalRecord) -> int:
+    def _write(self, record: JournalRecord) -> tuple[int, int]:
+        """Returns the record's number and its size in bytes."""
         if self.failure is not None:
             # A scrub failed while this waited for its end.
             raise StoreFailureError(self.failure)
         blob = encode_record(record)
-        self._append(blob)
-        return len(blob)
+        return self._append(blob), len(blob)
+
+    def _acknowledge(self, group: list[Write], seq: int) -> None:
+        """All of record `seq` is merged."""
+        hit("after_merge_before_reply")
+        for write in group:
+            if write.visible is not None:
+                write.visible()
+            write.reply.set(None)
+        self._publication.shown(seq)
 
     def _refuse(self, group: list[Write], message: str) -> None:
         for write in group:
             write.reply.fail(StoreUnavailable(message, self._retry_after_seconds))
-
-
-def _acknowledge(group: list[Write]) -> None:
-    hit("after_merge_before_reply")
-    for write in group:
-        if write.visible is not None:
-            write.visible()
-        write.reply.set(None)

@@ -5,7 +5,7 @@ takes longer happens before, in a child process (`segmentd.storage.scrubber`).
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
@@ -40,8 +40,12 @@ class Scrubbing:
         arguments: CheckpointerArguments,
         *,
         swapped: Callable[[], None],
+        moved: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
-        """swapped: called when the store stands on its new files, before commits and folds go on."""
+        """swapped: called when the store stands on its new files, before commits and folds go on.
+
+        moved: called with the new generation when they go on; followers close the old files meanwhile.
+        """
         self._folder = folder
         self._journal = journal
         self._index = index
@@ -49,6 +53,7 @@ class Scrubbing:
         self._committer = committer
         self._arguments = arguments
         self._swapped = swapped
+        self._moved = moved
 
     async def scrub(self) -> None:
         """Have new files for everything that is committed now.
@@ -85,6 +90,8 @@ class Scrubbing:
             if isinstance(error, ChildDiedError):
                 raise ScrubFailedError(f"the scrubber died: {error}") from error
             raise
+        if self._moved is not None:
+            await self._moved(generation)
         # If they cannot be removed, what was forgotten is still there.
         await self._remove_others()
         log.info("scrubbed", seconds=round(trio.current_time() - start, 3))

@@ -4,9 +4,8 @@ Implements the seam (`segmentd.runtime.seam`); above it nobody knows which store
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import structlog
 import trio
@@ -23,15 +22,17 @@ from segmentd.runtime.committer import CommitObserver, Committer, Write
 from segmentd.runtime.deletions import Deletions
 from segmentd.runtime.members import LocalMembers
 from segmentd.runtime.pacing import Pacing
+from segmentd.runtime.publication import Publication
 from segmentd.runtime.router import Router
 from segmentd.runtime.scrubbing import Scrubbing
 from segmentd.runtime.seam import StoreStats
 from segmentd.runtime.shards import ShardActor
 from segmentd.runtime.wholelists import WholeLists
 from segmentd.settings import LimitsSettings, MembersSettings, RuntimeSettings, StorageSettings
-from segmentd.storage.checkpointer import CheckpointerArguments
+from segmentd.storage.checkpointer import arguments_of
 from segmentd.storage.folder import DataFolder
 from segmentd.storage.recovery import Recovered, recover
+from segmentd.storage.visible import Visible
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -47,8 +48,12 @@ class LocalStore:
         runtime: RuntimeSettings,
         limits: LimitsSettings,
         observer: CommitObserver,
+        visible: Visible | None = None,
     ) -> None:
-        """Opens the environments; `recover` comes before everything else. Raises StorageError, OSError."""
+        """Opens the environments; `recover` comes before everything else. visible: the page of followers, if any.
+
+        Raises StorageError, OSError.
+        """
         # What a scrub was killed over.
         folder.remove_other_generations()
         self._folder = folder
@@ -65,12 +70,18 @@ class LocalStore:
         self._actors = [ShardActor(shard, inbox_messages_max=inbox, slice_changes_max=piece) for shard in self._shards]
         self._router = Router(self._actors)
         self._pacing = Pacing(storage.paced_journal_bytes)
+        self.publication = Publication(visible)
+        self.behind_readers = self.publication.is_behind
+        self.merged = self.publication.merged
+        self.on_new_generation: Callable[[str], Awaitable[None]] | None = None
+        """Called by a scrub with the generation that is valid now; all others are to be closed when it returns."""
         self.checkpointing = Checkpointing(
             self._journal,
-            _checkpointer_arguments(folder.path, storage),
+            arguments_of(folder.path, storage),
             observer,
             journal_bytes=storage.checkpoint_journal_bytes,
             seconds_max=storage.checkpoint_seconds_max,
+            published=lambda: self.publication.record,
             swept=self._deletions.swept,
             folded=self._pacing.folded,
         )
@@ -84,6 +95,7 @@ class LocalStore:
             self._router,
             self._audiences,
             self._gate,
+            self.publication,
             observer,
             committed=self.checkpointing.committed,
             pause_seconds=lambda changes: self._pacing.pause_seconds(changes, self._journal.bytes_held),
@@ -125,6 +137,7 @@ class LocalStore:
         self._deletions.load(recovered.audiences, recovered.deleted, self._shards, self.checkpointing)
         self._gate.load(recovered.floors.items(), recovered.forgotten.items())
         self.checkpointing.folded_seq = recovered.folded_seq
+        self.publication.resume(self._journal.last_seq)
         return recovered
 
     def kind_numbers(self, names: Sequence[str]) -> dict[str, int]:
@@ -210,6 +223,10 @@ class LocalStore:
         """See MembershipStore."""
         return self.committer.failure
 
+    def clear_dead_readers(self) -> int:
+        """Clear LMDB's reader slots of processes that died, which pin pages; returns how many there were."""
+        return self._journal.reader_check() + self._index.reader_check()
+
     def reader(self, kinds: Mapping[str, int], settings: MembersSettings) -> LocalMembers:
         """What reads members from the index. kinds: high-confidence identifier names with their numbers."""
         return LocalMembers(
@@ -234,8 +251,9 @@ class LocalStore:
             self._index,
             self.checkpointing,
             self.committer,
-            _checkpointer_arguments(self._folder.path, self._storage),
+            arguments_of(self._folder.path, self._storage),
             swapped=lambda: self._deletions.look_again(self._index, self.checkpointing),
+            moved=self.on_new_generation,
         ).scrub()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -280,12 +298,3 @@ class LocalStore:
     def _forget_recovered(self, key: bytes, forgotten_ms: int) -> None:
         self._shard(key).forget(key)
         self._gate.forget(self._gate.mark(key), forgotten_ms)
-
-
-def _checkpointer_arguments(path: Path, storage: StorageSettings) -> CheckpointerArguments:
-    return CheckpointerArguments(
-        path=str(path),
-        journal_map_bytes=storage.journal_map_bytes,
-        index_map_bytes=storage.index_map_bytes,
-        changes_max=storage.checkpoint_batch_changes_max,
-    )

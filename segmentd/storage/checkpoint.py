@@ -48,15 +48,16 @@ class _Gathered(msgspec.Struct):
     more: bool = False
 
 
-def fold(journal: Journal, index: Index, *, changes_max: int) -> Folded:
+def fold(journal: Journal, index: Index, *, changes_max: int, seq_max: int | None = None) -> Folded:
     """Fold records until `changes_max` changes are reached (at least one record) or the journal ends.
 
+    seq_max: the last record to be folded, None: the last one of the journal.
     Blocking. Raises StoreFullError, StoreFailureError, StorageError (a record is missing or damaged); then the index is
     as it was.
     """
     with index.reading() as txn:
         start = index.folded_seq(txn)
-    gathered = _gather(journal, start, changes_max)
+    gathered = _gather(journal, start, changes_max, seq_max)
     if gathered.seq > start:
         with index.writing() as txn:
             if (present := index.folded_seq(txn)) != start:
@@ -67,10 +68,12 @@ def fold(journal: Journal, index: Index, *, changes_max: int) -> Folded:
     return Folded(seq=max(gathered.seq, start), changes=gathered.changes, more=gathered.more)
 
 
-def _gather(journal: Journal, start: int, changes_max: int) -> _Gathered:
+def _gather(journal: Journal, start: int, changes_max: int, seq_max: int | None) -> _Gathered:
     gathered = _Gathered(seq=start)
     words = gathered.words
     for seq, blob in journal.records(start):
+        if seq_max is not None and seq > seq_max:
+            break
         if gathered.changes >= changes_max:
             gathered.more = True
             break

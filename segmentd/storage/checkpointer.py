@@ -2,9 +2,9 @@
 
 A process of its own, because folding is steady work for a whole core, and Python's threads would take it from the
 event loop. LMDB may be opened by several processes, so nothing has to be sent but the word to begin. The protocol is
-lines: the parent writes `fold` on standard input; the child answers on standard output with one JSON object for each
-fold (`Folded` and `seconds`), the last with `"more": false`, or with `{"error": "..."}`. To `sweep` it answers with one
-object, about one step of the sweep of deleted audiences. End of input ends the child.
+lines: the parent writes `fold` and the last record to be folded on standard input; the child answers on standard output
+with one JSON object for each fold (`Folded` and `seconds`), the last with `"more": false`, or with `{"error": "..."}`.
+To `sweep` it answers with one object, about one step of the sweep of deleted audiences. End of input ends the child.
 """
 
 import os
@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from segmentd.settings import StorageSettings
 from segmentd.storage.checkpoint import fold
 from segmentd.storage.errors import StorageError
 from segmentd.storage.folder import DataFolder
@@ -47,6 +48,16 @@ class CheckpointerArguments(msgspec.Struct, frozen=True):
     changes_max: int
 
 
+def arguments_of(path: Path, storage: StorageSettings) -> CheckpointerArguments:
+    """What the child of a store in the folder `path` is told."""
+    return CheckpointerArguments(
+        path=str(path),
+        journal_map_bytes=storage.journal_map_bytes,
+        index_map_bytes=storage.index_map_bytes,
+        changes_max=storage.checkpoint_batch_changes_max,
+    )
+
+
 def main(argument: str) -> int:
     """Serve fold requests until standard input ends."""
     # The terminal and systemd signal the whole group; this process ends when its parent closes its input.
@@ -70,7 +81,7 @@ def main(argument: str) -> int:
     for line in sys.stdin:
         more = True
         while more:
-            report = _step(line.strip(), journal, index, arguments.changes_max)
+            report = _step(line.split(), journal, index, arguments.changes_max)
             more = report.more and not line.startswith("sweep")
             sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
             sys.stdout.flush()
@@ -79,13 +90,13 @@ def main(argument: str) -> int:
     return 0
 
 
-def _step(command: str, journal: Journal, index: Index, changes_max: int) -> FoldReport:
+def _step(command: list[str], journal: Journal, index: Index, changes_max: int) -> FoldReport:
     start = time.perf_counter()
     try:
-        if command == "sweep":
+        if command == ["sweep"]:
             swept = sweep(index, identifiers_max=changes_max)
             return FoldReport(more=swept.more, swept=swept.numbers, changes=swept.dropped)
-        folded = fold(journal, index, changes_max=changes_max)
+        folded = fold(journal, index, changes_max=changes_max, seq_max=int(command[1]))
     except StorageError as error:
         return FoldReport(error=str(error))
     return FoldReport(seq=folded.seq, changes=folded.changes, more=folded.more, seconds=time.perf_counter() - start)

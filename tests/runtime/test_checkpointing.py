@@ -50,7 +50,8 @@ class Script:
             raise CheckpointerDiedError("it cannot be started")
         yield self
 
-    async def fold(self) -> FoldReport:
+    async def fold(self, seq: int) -> FoldReport:
+        assert seq == self.journal.last_seq
         self.folds.append(trio.current_time())
         return await self.report()
 

@@ -49,7 +49,7 @@ def reports(process: subprocess.Popen[str]) -> list[FoldReport]:
     """Ask for a fold, and read until it is done."""
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write("fold\n")
+    process.stdin.write(f"fold {2**40}\n")
     process.stdin.flush()
     found: list[FoldReport] = []
     while not found or found[-1].more:
