@@ -23,7 +23,7 @@ from segmentd.graphql.errors import (
     variables_refused,
 )
 from segmentd.graphql.limits import DocumentLimits, too_expensive
-from segmentd.graphql.members import FIELD, has_members
+from segmentd.graphql.members import FIELD, asks_for
 from segmentd.graphql.plans import Plan, PlanInfo
 from segmentd.graphql.schema import build_schema
 from segmentd.settings import GraphQLSettings
@@ -31,6 +31,8 @@ from segmentd.settings import GraphQLSettings
 _log = structlog.get_logger(__name__)
 
 
+SIZE: Final = "size"
+"""The field that counts the members of an audience."""
 _encode: Final = msgspec.json.Encoder().encode
 _NO_VARIABLES: Final[dict[str, Any]] = {}
 
@@ -103,9 +105,20 @@ class GraphQLEngine:
         if FIELD not in request.query or right != "private":
             return False
         try:
-            return has_members(self._documents.prepare(request.query).document.ast)
+            return asks_for(self._documents.prepare(request.query).document.ast, FIELD)
         except RequestRefused:
             return False
+
+    def follower_may_answer(self, request: GraphQLRequest) -> bool:
+        """Whether a process that neither counts nor lists members can answer; what is refused, any process refuses."""
+        text = request.query
+        # Names cannot be escaped in GraphQL, so nearly all requests end at the first look.
+        if SIZE not in text and FIELD not in text:
+            return True
+        try:
+            return not asks_for(self._documents.prepare(text).document.ast, SIZE, FIELD)
+        except RequestRefused:
+            return True
 
     def execute(self, request: GraphQLRequest, *, right: Right) -> GraphQLAnswer:
         """The answer to one request. right: of the key that asks."""

@@ -136,20 +136,21 @@ def _field(type_: Any, description: str, read: Any) -> GraphQLField:
     return GraphQLField(type_, description=description, resolve=lambda source, _info: read(source))
 
 
-def has_members(ast: DocumentNode) -> bool:
-    """Whether a document asks for members anywhere."""
-    finder = _Finder()
+def asks_for(ast: DocumentNode, *fields: str) -> bool:
+    """Whether a document asks for a field of one of these names anywhere."""
+    finder = _Finder(fields)
     visit(ast, finder)
     return finder.found
 
 
 class _Finder(Visitor):
-    def __init__(self) -> None:
+    def __init__(self, fields: tuple[str, ...]) -> None:
         super().__init__()
+        self._fields = fields
         self.found = False
 
     def enter_field(self, node: FieldNode, *_: Any) -> VisitorAction:
-        if node.name.value == FIELD:
+        if node.name.value in self._fields:
             self.found = True
             return self.BREAK
         return None
