@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from segmentd import lateness, logs
-from segmentd.domain.identifiers import Confidence, IdentifierKind, IdentifierSchema
+from segmentd.domain.identifiers import IdentifierSchema
 from segmentd.graphql.engine import GraphQLEngine
 from segmentd.http.app import App, Insight, build_app
 from segmentd.http.auth import Keyring
@@ -24,6 +24,7 @@ from segmentd.http.readiness import Readiness
 from segmentd.http.server import open_listener, serve, url_of
 from segmentd.http.tls import CertificateError, Certificates
 from segmentd.http.traffic import counts_of
+from segmentd.identifiers import identifier_schema
 from segmentd.keyfile import KeyFileError, path_in
 from segmentd.runtime.catalog import Catalog
 from segmentd.runtime.forgetting import Forgetting
@@ -68,17 +69,6 @@ def open_folder(settings: Settings, *, create: bool = True) -> DataFolder:
         index_map_bytes=settings.storage.index_map_bytes,
         create=create,
     )
-
-
-def identifier_schema(settings: Settings, numbers: dict[str, int]) -> IdentifierSchema:
-    """The configured identifiers with their stored numbers."""
-    kinds = [
-        IdentifierKind(
-            name=name, confidence=Confidence(kind.confidence), number=numbers[name], lower_case=kind.lower_case
-        )
-        for name, kind in settings.identifiers.items()
-    ]
-    return IdentifierSchema(kinds, settings.limits.identifier_bytes_max)
 
 
 def _first(group: BaseExceptionGroup[Exception]) -> Exception:

@@ -10,7 +10,7 @@ import pytest
 from tests.sources import ROOT, name_of, python_files, tree
 
 # Modules at the top that know nothing else of segmentd and serve the parts at the edge.
-ALONE = {"keyfile", "lateness", "logs", "telemetry"}
+ALONE = {"keyfile", "lateness", "logs", "processmetrics", "telemetry"}
 
 # What each part of segmentd may import from segmentd, beside itself.
 MAY_IMPORT = {
@@ -19,12 +19,16 @@ MAY_IMPORT = {
     "keyfile": set[str](),
     "lateness": set[str](),
     "logs": set[str](),
+    "processmetrics": set[str](),
     "telemetry": set[str](),
     "storage": {"domain", "settings"},
     "runtime": {"storage", "domain", "settings"},
     "graphql": {"runtime", "domain", "settings"},
     "http": {"graphql", "runtime", "domain", "settings", *ALONE},
-    "service": {"http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
+    "followers": {"http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
+    "follower": {"followers", "http", "graphql", "runtime", "storage", "domain", "settings", "identifiers", *ALONE},
+    "identifiers": {"domain", "settings"},
+    "service": {"followers", "identifiers", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
     "commands": {"service", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
     "cli": {"commands", "service", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
     "__main__": {"cli"},
@@ -53,7 +57,7 @@ OWNED = {
     "quart_trio": {"http"},
     "hypercorn": {"http", "service"},
     "click": {"cli", "commands"},
-    "prometheus_client": {"telemetry"},
+    "prometheus_client": {"processmetrics", "telemetry"},
 }
 
 
