@@ -181,7 +181,7 @@ def _api_routes(settings: Settings, events: EventsApi, segments: SegmentsApi, gr
     )
     yield Route(
         "/v3/graphql",
-        {"GET": Operation(graphql.get, "public"), "POST": Operation(graphql.post, "public")},
+        {"GET": Operation(graphql.get, "public"), "POST": Operation(graphql.post, "public", graphql.at_once)},
         shape=graphql_shape,
         body_bytes_max=limits.graphql_body_bytes_max,
         limit_name="graphql_body_bytes_max",

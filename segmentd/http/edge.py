@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Final
+from contextvars import Token
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -25,7 +26,7 @@ from segmentd.http.errors import Failed, MethodNotAllowed, NoSuchPath, answer_to
 from segmentd.http.exchange import Answer, Header, Request, request_id_of
 from segmentd.http.ratelimits import GuessLimit, Quota, client_address
 from segmentd.http.readiness import Readiness
-from segmentd.http.routing import UNMATCHED, Match, Route, RouteTable
+from segmentd.http.routing import UNMATCHED, Match, Operation, Route, RouteTable
 from segmentd.logs import RequestContext, current_request
 from segmentd.telemetry import Telemetry
 
@@ -33,6 +34,13 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", 
 _TRACEPARENT_CHARS_MAX: Final = 128  # 55 today (W3C Trace Context); later versions may be longer
 
 _log = structlog.get_logger(__name__)
+
+
+class _Begun(NamedTuple):
+    """A request that is being answered. started: of the performance counter."""
+
+    started: float
+    token: Token[RequestContext | None]
 
 
 class Edge:
@@ -78,17 +86,34 @@ class Edge:
 
         trouble: what went wrong while the body was read. It is told only to those with a key.
         """
-        started = time.perf_counter()
-        request.request_id = request_id_of(request.headers)
-        request.params = match.params
-        traceparent = request.headers.get("traceparent")
-        context = RequestContext(request.request_id, traceparent and traceparent[:_TRACEPARENT_CHARS_MAX])
-        token = current_request.set(context)
+        begun = self._begin(request, match)
         try:
-            answer = await self._guarded(request, match.route, trouble)
-            self._observe(request, match.route, answer, time.perf_counter() - started)
+            try:
+                answer = await self._served(request, match.route, trouble)
+            except Exception as error:  # noqa: BLE001  # logged with its traceback, and the client is told
+                answer = self._instead(error, request, match.route)
+            self._end(request, match.route, answer, begun)
         finally:
-            current_request.reset(token)
+            current_request.reset(begun.token)
+        return answer
+
+    def answer_at_once(self, request: Request, match: Match) -> Answer | None:
+        """As `answer`, where nothing has to be waited for; None where something may have to, and nothing was done."""
+        route = match.route
+        operation = None if route is None else route.operation(request.method)
+        at_once = None if operation is None else operation.at_once
+        if route is None or operation is None or at_once is None or at_once.may_wait(request):
+            return None
+        begun = self._begin(request, match)
+        try:
+            try:
+                self._admit(request, route, operation, None)
+                answer = at_once.answer(request)
+            except Exception as error:  # noqa: BLE001  # logged with its traceback, and the client is told
+                answer = self._instead(error, request, route)
+            self._end(request, route, answer, begun)
+        finally:
+            current_request.reset(begun.token)
         return answer
 
     def unreadable(self, refusal: Refusal) -> Answer:
@@ -100,17 +125,25 @@ class Edge:
         self._observe(request, None, answer, 0.0)
         return answer
 
-    async def _guarded(self, request: Request, route: Route | None, trouble: Refusal | None) -> Answer:
-        """The answer with its headers; refusals and failures are answers too."""
-        try:
-            answer = await self._served(request, route, trouble)
-        except Refusal as refusal:
-            answer = self._refused(request, route, refusal)
-        except Exception:  # noqa: BLE001  # logged with its traceback, and the client is told
-            # The last stand of one request: the client gets its request id, the log gets the reason, others go on.
-            _log.exception("request failed", method=request.method, path=request.path)
-            failed = Failed(f"Something failed here; the log has the reason under request id {request.request_id}.")
-            answer = self._refused(request, route, failed)
+    def _begin(self, request: Request, match: Match) -> _Begun:
+        started = time.perf_counter()
+        request.request_id = request_id_of(request.headers)
+        request.params = match.params
+        traceparent = request.headers.get("traceparent")
+        context = RequestContext(request.request_id, traceparent and traceparent[:_TRACEPARENT_CHARS_MAX])
+        return _Begun(started, current_request.set(context))
+
+    def _instead(self, error: Exception, request: Request, route: Route | None) -> Answer:
+        """Refusals and failures are answers too. Call it while `error` is handled."""
+        if isinstance(error, Refusal):
+            return self._refused(request, route, error)
+        # The last stand of one request: the client gets its request id, the log gets the reason, others go on.
+        _log.exception("request failed", method=request.method, path=request.path)
+        failed = Failed(f"Something failed here; the log has the reason under request id {request.request_id}.")
+        return self._refused(request, route, failed)
+
+    def _end(self, request: Request, route: Route | None, answer: Answer, begun: _Begun) -> None:
+        """What every answer has beside its own headers; metrics and log."""
         extra: tuple[Header, ...] = (("x-request-id", request.request_id),)
         if route is not None and route.public:
             extra += self._cors.headers(request)
@@ -118,7 +151,7 @@ class Edge:
             extra += request.key.quotas.headers()
         answer.headers += extra
         answer.close = answer.close or self._readiness.draining
-        return answer
+        self._observe(request, route, answer, time.perf_counter() - begun.started)
 
     async def _served(self, request: Request, route: Route | None, trouble: Refusal | None) -> Answer:
         if route is None:
@@ -130,6 +163,11 @@ class Edge:
             raise MethodNotAllowed(
                 f"{request.method[:20]} is not served at {route.template}; allowed: {route.allow}.", route.allow
             )
+        self._admit(request, route, operation, trouble)
+        return await operation.handle(request)
+
+    def _admit(self, request: Request, route: Route, operation: Operation, trouble: Refusal | None) -> None:
+        """Raises the refusal of whoever may not have this, or not now."""
         if operation.needs is not None:
             key = request.key = self._keyring.remembered(request.headers.get("x-api-key")) or self._searched(request)
             if key is None or not key.may(operation.needs):
@@ -141,7 +179,6 @@ class Edge:
             raise unready
         if trouble is not None:
             raise trouble
-        return await operation.handle(request)
 
     def _searched(self, request: Request) -> Key | None:
         """The key of a secret that was not seen before. Raises TooManyWrongKeys where the client may not try one."""

@@ -13,18 +13,22 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
 from segmentd.graphql.engine import GraphQLEngine, GraphQLRequest
+from segmentd.graphql.members import FIELD
 from segmentd.http import bodies
 from segmentd.http.bodies import JSON_TYPE, BodyRules
 from segmentd.http.errors import InvalidRequest, NotAcceptable
 from segmentd.http.exchange import Answer, Header, Request
 from segmentd.http.negotiation import choose
+from segmentd.http.routing import AtOnce
+from segmentd.keyfile import Right
 from segmentd.settings import LimitsSettings
 
+MEMBERS: Final = FIELD.encode()
 RESPONSE_TYPE: Final = "application/graphql-response+json"
 # In this order: `*/*` and a missing Accept mean JSON, as old clients expect.
 OFFERED: Final = (JSON_TYPE, RESPONSE_TYPE)
@@ -57,8 +61,22 @@ class GraphQLApi:
     async def post(self, request: Request) -> Answer:
         """A query in a JSON body."""
         media_type = self._media_type(request)
-        _, body = bodies.read(request, self._bodies)
-        return await self._answer(_parse_body(body), request, media_type)
+        return await self._answer(self._parsed(request), request, media_type)
+
+    @property
+    def at_once(self) -> AtOnce:
+        """What a POST that need not wait is answered with."""
+        return AtOnce(self.may_wait, self.post_at_once)
+
+    def may_wait(self, request: Request) -> bool:
+        """Whether a POST may ask for members, which are waited for. Right for all who do; a few more are let wait."""
+        # What is compressed or has escaped letters may hide the word.
+        return MEMBERS in request.body or b"\\u" in request.body or "content-encoding" in request.headers
+
+    def post_at_once(self, request: Request) -> Answer:
+        """As `post`, for what need not wait."""
+        media_type = self._media_type(request)
+        return self._executed(self._parsed(request), request, media_type)
 
     async def get(self, request: Request) -> Answer:
         """A query in the query string."""
@@ -67,11 +85,17 @@ class GraphQLApi:
         answer.headers += (_NOT_STORED,)
         return answer
 
+    def _parsed(self, request: Request) -> GraphQLRequest:
+        _, body = bodies.read(request, self._bodies)
+        return _parse_body(body)
+
     async def _answer(self, parsed: GraphQLRequest, request: Request, media_type: str) -> Answer:
-        right: Literal["public", "private"] = "public" if request.key is None else request.key.right
-        if self._engine.reads_members(parsed, right=right):
+        if self._engine.reads_members(parsed, right=_right_of(request)):
             await self._settled()
-        answer = self._engine.execute(parsed, right=right)
+        return self._executed(parsed, request, media_type)
+
+    def _executed(self, parsed: GraphQLRequest, request: Request, media_type: str) -> Answer:
+        answer = self._engine.execute(parsed, right=_right_of(request))
         refused = answer.kind == "request_error" and media_type == RESPONSE_TYPE
         return Answer(400 if refused else 200, answer.encoded, (_CONTENT_TYPES[media_type],))
 
@@ -87,6 +111,10 @@ class GraphQLApi:
         if chosen is None:
             raise NotAcceptable(f"Accept names none of the types that are offered: {', '.join(OFFERED)}.")
         return chosen
+
+
+def _right_of(request: Request) -> Right:
+    return "public" if request.key is None else request.key.right
 
 
 def _parse_body(body: bytes) -> GraphQLRequest:

@@ -12,17 +12,16 @@ Invariants:
 3. One request of a connection at a time; what a client sends ahead waits in the buffer, which is bounded.
 4. Waiting is bounded: for a first byte `keep_alive_seconds_max`, for the rest of a head, for a body and for an answer
    to be taken `request_read_seconds_max` each.
-5. Between two requests the loop gets its turn.
+5. Between two requests of a connection the loop gets its turn; so it does after a bounded number of requests of all.
 
-The socket is read and written with plain system calls as soon as the loop says that it is ready. Trio's streams would
-add a cancel scope and a pass through the scheduler for each call, which is more than answering a query takes.
+Between two requests a connection rests in the reactor, which answers queries that came whole and alone (`respond`). All
+else wakes the connection's task. It reads and writes with plain system calls as soon as the loop says that the socket
+is ready: Trio's streams would add a cancel scope and a pass through the scheduler for each call.
 """
 
 from __future__ import annotations
 
 import os
-import time
-from email.utils import formatdate
 from math import inf
 from typing import Final
 
@@ -31,14 +30,15 @@ import trio
 from segmentd.domain.refusals import Refusal
 from segmentd.http.edge import Edge
 from segmentd.http.errors import body_timeout
-from segmentd.http.exchange import Answer, Request
+from segmentd.http.exchange import Request
 from segmentd.http.lanehead import HandedOverError, Head, Heads
+from segmentd.http.reactor import RECEIVE_BYTES, Connection, Reactor
 from segmentd.http.streams import BoundedStream, peer_of
+from segmentd.http.wire import as_bytes
 from segmentd.settings import ServerSettings
 
 HEAD_BYTES_MAX: Final = 8_192
 END_SECONDS_MAX: Final = 1.0
-RECEIVE_BYTES: Final = 65_536
 DRAIN_SECONDS_MAX: Final = 2.0
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
@@ -50,11 +50,13 @@ class LaneEndedError(Exception):
 class Lane:
     """One connection, until it ends or is handed over."""
 
-    def __init__(self, edge: Edge, heads: Heads, stream: BoundedStream, settings: ServerSettings) -> None:
+    def __init__(
+        self, edge: Edge, heads: Heads, stream: BoundedStream, settings: ServerSettings, reactor: Reactor
+    ) -> None:
         self._edge = edge
         self._heads = heads
         self._stream = stream
-        self._keep_alive_seconds_max = settings.keep_alive_seconds_max
+        self._reactor = reactor
         self._read_seconds_max = settings.request_read_seconds_max
         self._peer = peer_of(stream.socket)
         self._buffer = b""
@@ -76,11 +78,37 @@ class Lane:
             # Nothing of it has begun. Whoever is still sending gets a moment, not the whole time for a body.
             self._scope.deadline = min(self._scope.deadline, trio.current_time() + END_SECONDS_MAX)
 
+    def respond(self, received: bytes) -> tuple[bytes, bool] | None:
+        """Answer a query that needs no waiting, and whose bytes are exactly `received`. See `Reactor`."""
+        end = received.find(_END_OF_HEAD, 0, HEAD_BYTES_MAX)
+        if end < 0:
+            return None
+        start = end + len(_END_OF_HEAD)
+        try:
+            head = self._heads.read(received[:start])
+        except HandedOverError:
+            return None
+        if start + head.length != len(received) or head.closes:
+            return None
+        request = Request("POST", head.path, "", dict(head.headers), received[start:], peer=self._peer)
+        answer = self._edge.answer_at_once(request, head.match)
+        return None if answer is None else (as_bytes(answer, answer.close), not answer.close)
+
     async def run(self) -> bytes | None:
         """Serve requests. Returns the bytes to hand over, or None if the connection is over."""
         try:
+            connection = self._reactor.add(self._stream.socket.fileno(), self.respond)
+        except (OSError, ValueError):
+            return None  # The socket is closed.
+        try:
+            return await self._run(connection)
+        finally:
+            self._reactor.remove(connection)
+
+    async def _run(self, connection: Connection) -> bytes | None:
+        try:
             with self._scope:
-                while await self._serve_one():
+                while await self._serve_one(connection):
                     pass
             if self._scope.cancelled_caught and self._awaited is not None:
                 # Whoever cannot finish a head gets no answer; a body that stops has a request to be answered.
@@ -92,13 +120,19 @@ class Lane:
             pass
         return None
 
-    async def _serve_one(self) -> bool:
+    async def _serve_one(self, connection: Connection) -> bool:
         """Read, answer, send. False: the connection ends after this answer."""
         if self._buffer:
             await trio.lowlevel.checkpoint()
         else:
-            self._allow(self._keep_alive_seconds_max)
-            self._buffer = await self._received(RECEIVE_BYTES)
+            await self._reactor.rest(connection)
+            if connection.unsent or not connection.stays:
+                with trio.CancelScope(shield=True):  # A request that was answered gets its answer; sending has a bound.
+                    await self._stream.send_all(connection.unsent)
+                return connection.stays
+            if not connection.received:
+                raise LaneEndedError
+            self._buffer = connection.received
         head_bytes = await self._head()
         head = self._heads.read(head_bytes)
         self._busy = True
@@ -115,7 +149,7 @@ class Lane:
         self._scope.deadline = inf
         answer = await self._edge.answer(request, head.match, trouble)
         closes = answer.close or head.closes or self._ending or trouble is not None
-        written = _written(answer, closes)
+        written = as_bytes(answer, closes)
         sent = self._sent(written)
         if sent < len(written):
             await self._stream.send_all(written[sent:])
@@ -190,12 +224,17 @@ class Lanes:
         self._edge = edge
         self._heads = Heads(edge)
         self._settings = settings
+        self._reactor = Reactor(settings.keep_alive_seconds_max)
         self._open: set[Lane] = set()
         self._ending = False
 
+    async def run(self) -> None:
+        """What all lanes have in common; needed as long as any connection is served. Runs until cancelled."""
+        await self._reactor.run()
+
     async def serve(self, stream: BoundedStream) -> bytes | None:
         """Serve a connection; returns the bytes to hand over, or None if it is over."""
-        lane = Lane(self._edge, self._heads, stream, self._settings)
+        lane = Lane(self._edge, self._heads, stream, self._settings, self._reactor)
         if self._ending:
             lane.end()
         self._open.add(lane)
@@ -209,30 +248,3 @@ class Lanes:
         self._ending = True
         for lane in self._open:
             lane.end()
-
-
-class _Date:
-    """The value of the header `date`, made once a second."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._text = ""
-
-    def now(self) -> str:
-        second = int(time.time())
-        if second != self._second:
-            self._second, self._text = second, formatdate(second, usegmt=True)
-        return self._text
-
-
-_date: Final = _Date()
-
-
-def _written(answer: Answer, closes: bool) -> bytes:
-    """The answer as Hypercorn writes it."""
-    headers = "".join([f"{name}: {value}\r\n" for name, value in answer.headers])
-    end = "connection: close\r\n" if closes else ""
-    head = (
-        f"HTTP/1.1 {answer.status} \r\n{headers}content-length: {len(answer.body)}\r\n{end}date: {_date.now()}\r\n\r\n"
-    )
-    return head.encode("latin-1") + answer.body

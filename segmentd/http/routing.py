@@ -27,11 +27,23 @@ UNMATCHED: Final = "unmatched"
 _NO_PARAMS: Final[dict[str, str]] = {}
 
 
+class AtOnce(msgspec.Struct, frozen=True):
+    """The part of an operation that never waits.
+
+    may_wait: whether the request could need to wait, told from what it looks like before its key is known; such a
+    request is for `Operation.handle`. answer: what `handle` answers to all others.
+    """
+
+    may_wait: Callable[[Request], bool]
+    answer: Callable[[Request], Answer]
+
+
 class Operation(msgspec.Struct, frozen=True):
     """What one method of a route does. needs: the right of the key; None: no key is asked for."""
 
     handle: Handler
     needs: Right | None
+    at_once: AtOnce | None = None
 
 
 class Route(msgspec.Struct, frozen=True):

@@ -16,7 +16,8 @@ Invariants:
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
@@ -74,7 +75,7 @@ async def serve(
     """
     server = Server(app, settings, certificates)
     accepting = _BoundedListener(listener, settings.connections_max)
-    async with trio.open_nursery() as connections:
+    async with server.open() as connections:
         async with trio.open_nursery() as acceptor:
 
             async def connect(stream: trio.SocketStream) -> None:
@@ -109,6 +110,16 @@ class Server:
         self._context = WorkerContext(None)
         self._streams: set[BoundedStream] = set()
         self._lanes = Lanes(app.edge, settings) if settings.lane and certificates is None else None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[trio.Nursery]:
+        """The nursery of the connections; below it runs what they have in common, until the last one has ended."""
+        async with trio.open_nursery() as foundation:
+            if self._lanes is not None:
+                foundation.start_soon(self._lanes.run)
+            async with trio.open_nursery() as connections:
+                yield connections
+            foundation.cancel_scope.cancel()
 
     async def connection(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end: in the lane as long as it stays there, then in Hypercorn."""

@@ -1,0 +1,210 @@
+"""The reactor: where the lane's connections are between two requests, and what answers plain queries on the spot.
+
+One task watches all connections that rest, through an epoll descriptor of its own on which each is registered once.
+What comes whole and needs no waiting is read, answered and written in one go, without a switch of tasks and without
+arming anything again, which is half of what a query costs otherwise. Everything else wakes the connection's own task
+with the bytes that were read. Never looks at what is said: the lane does (`respond`).
+
+Invariants:
+1. Bytes that were read are either answered whole or given to the connection's task; an answer that the kernel did not
+   take whole is given to it too.
+2. Registrations are edge-triggered. Whatever may have come without an edge still to come is noted (`unread`), and is
+   read before the connection rests again.
+3. At most `ANSWERS_A_TURN_MAX` requests are answered before the loop gets its turn, and one for each connection.
+4. A connection rests for `idle_seconds_max` at most; that bound is kept by one task for all.
+5. What goes wrong with one connection is raised in its own task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from itertools import takewhile
+from typing import Final, Protocol
+
+import trio
+
+ANSWERS_A_TURN_MAX: Final = 32
+RECEIVE_BYTES: Final = 65_536
+
+
+class Respond(Protocol):
+    """What answers on the spot."""
+
+    def __call__(self, received: bytes, /) -> tuple[bytes, bool] | None:
+        """(the answer's bytes, whether the connection stays), or None where `received` is not for here."""
+
+
+class Connection:
+    """One connection of the lane, as the reactor knows it. `respond`: what answers on the spot."""
+
+    __slots__ = (
+        "descriptor",
+        "ended",
+        "failure",
+        "idle_since",
+        "received",
+        "respond",
+        "stays",
+        "task",
+        "unread",
+        "unsent",
+    )
+
+    def __init__(self, descriptor: int, respond: Respond) -> None:
+        self.descriptor = descriptor
+        self.respond = respond
+        self.task: trio.lowlevel.Task | None = None
+        """The task that rests."""
+        self.idle_since = 0.0
+        self.unread = False
+        """Whether there may be bytes to read that no edge will tell of."""
+        self.ended = False
+        """Whether the client has closed its side, perhaps behind bytes that were not read yet."""
+        self.received = b""
+        """What the task is woken with; empty at the end of the stream, or when the time was over."""
+        self.unsent = b""
+        """What is left of an answer."""
+        self.stays = True
+        """False: the last answer ends the connection."""
+        self.failure: Exception | None = None
+
+
+class Reactor:
+    """All resting connections of a server."""
+
+    def __init__(self, idle_seconds_max: float) -> None:
+        self._idle_seconds_max = idle_seconds_max
+        self._epoll = select.epoll()
+        self._connections: dict[int, Connection] = {}
+        self._resting: dict[int, Connection] = {}
+        """Those that rest, the one that is idle for longest first."""
+
+    def add(self, descriptor: int, respond: Respond) -> Connection:
+        """A new connection; `remove` it before it goes elsewhere or is closed. Raises OSError."""
+        self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+        connection = self._connections[descriptor] = Connection(descriptor, respond)
+        return connection
+
+    def remove(self, connection: Connection) -> None:
+        """Nothing is read from it any more. Does nothing where its number already belongs to another connection."""
+        descriptor = connection.descriptor
+        if self._connections.get(descriptor) is not connection:
+            return
+        del self._connections[descriptor]
+        with contextlib.suppress(OSError):  # It was closed, which has taken it out of the set.
+            self._epoll.unregister(descriptor)
+
+    async def rest(self, connection: Connection) -> None:
+        """Return when the connection's task has something to do: `received`, `unsent` and `stays` say what.
+
+        Meanwhile plain queries are answered. Raises what went wrong with this connection.
+        """
+        connection.received = connection.unsent = b""
+        connection.stays = True
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if (connection.unread or connection.ended) and _read_on(connection):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        connection.task = trio.lowlevel.current_task()
+        connection.idle_since = trio.current_time()
+        self._resting[connection.descriptor] = connection
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            del self._resting[connection.descriptor]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if connection.failure is not None:
+            raise connection.failure
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._end_idle)
+                while True:
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
+                    self._turn()
+        finally:
+            self._epoll.close()
+
+    def _turn(self) -> None:
+        now = trio.current_time()
+        for descriptor, flags in self._epoll.poll(0, ANSWERS_A_TURN_MAX):
+            connection = self._connections[descriptor]
+            connection.ended = flags != select.EPOLLIN
+            if descriptor not in self._resting:
+                connection.unread = True
+                continue
+            try:
+                self._answer(connection, now)
+            except Exception as failure:  # noqa: BLE001  # raised where it belongs, the others go on
+                connection.failure = failure
+                self._wake(connection)
+
+    def _answer(self, connection: Connection, now: float) -> None:
+        received = _read(connection)
+        if received is None:
+            return
+        plain = received and not connection.unread and not connection.ended
+        if plain and (answered := connection.respond(received)) is not None:
+            written, stays = answered
+            sent = _written(connection.descriptor, written)
+            if sent == len(written) and stays:
+                del self._resting[connection.descriptor]
+                self._resting[connection.descriptor] = connection
+                connection.idle_since = now
+                return
+            connection.unsent, connection.stays = written[sent:], stays
+            received = b""
+        connection.received = received
+        self._wake(connection)
+
+    def _wake(self, connection: Connection) -> None:
+        del self._resting[connection.descriptor]
+        if connection.task is not None:
+            trio.lowlevel.reschedule(connection.task)
+
+    async def _end_idle(self) -> None:
+        while True:
+            oldest = next(iter(self._resting.values()), None)
+            since = trio.current_time() if oldest is None else oldest.idle_since
+            await trio.sleep_until(since + self._idle_seconds_max)
+            for connection in self._idle_at(trio.current_time()):
+                self._wake(connection)
+
+    def _idle_at(self, now: float) -> list[Connection]:
+        """Those that have rested for too long."""
+        return list(
+            takewhile(lambda each: each.idle_since + self._idle_seconds_max <= now, self._resting.values()),
+        )
+
+
+def _read_on(connection: Connection) -> bool:
+    """Whether there was something for the connection's task that no edge tells of."""
+    received = _read(connection)
+    connection.received = received or b""
+    return received is not None
+
+
+def _read(connection: Connection) -> bytes | None:
+    """What has come, empty at the end; None if nothing has."""
+    try:
+        received = os.read(connection.descriptor, RECEIVE_BYTES)
+    except BlockingIOError:
+        connection.unread = False
+        return None
+    except OSError:
+        return b""
+    connection.unread = not 0 < len(received) < RECEIVE_BYTES
+    return received
+
+
+def _written(descriptor: int, data: bytes) -> int:
+    """How much of `data` the kernel took at once, which is nearly always all of it."""
+    try:
+        return os.write(descriptor, data)
+    except BlockingIOError:
+        return 0
