@@ -1,10 +1,10 @@
 """A bucket, S3 or compatible, as a source: objects below one prefix are imported and moved below another.
 
-Where an object is, is the whole state: below `s3_prefix` it waits, below `s3_done_prefix` or `s3_failed_prefix` it is
-through, with `<key>.report.json` beside it. It is copied first and deleted then, so a crash in between repeats an
-import that changes nothing. An object that the store will not give goes to `s3_failed_prefix` as well; one that cannot
-be had just now, or cannot be moved, stays, is told of once, and holds up no other. The client is boto3 (the extra
-`segmentd[s3]`); its calls block, so they run in worker threads.
+Where an object is, is the whole state: below `s3_prefix` it waits (below `<s3_prefix>force/` to be forced), below
+`s3_done_prefix` or `s3_failed_prefix` it is through, with `<key>.report.json` beside it. It is copied first and deleted
+then, so a crash in between repeats an import that changes nothing. An object that the store will not give goes to
+`s3_failed_prefix` as well; one that cannot be had just now, or cannot be moved, stays, is told of once, and holds up no
+other. The client is boto3 (the extra `segmentd[s3]`); its calls block, so they run in worker threads.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from segmentd.runtime.importsources import Delivery, Found, Importing, NotNowError, chunks_of
+from segmentd.runtime.importsources import FORCED, Delivery, Found, Importing, NotNowError, chunks_of
 from segmentd.settings import ImportsSettings
 
 
@@ -46,8 +46,10 @@ class WatchedBucket:
                 entries = await trio.to_thread.run_sync(lambda: list(self._waiting()))
             # boto3's exceptions have no common base but this; a bucket out of reach must not end the server.
             except Exception as error:  # noqa: BLE001
-                self._importing.failed("the bucket cannot be used; trying again", error, bucket=self._bucket)
+                self._importing.failed("the bucket cannot be used; trying again", error, f"s3:{self._bucket}")
                 entries = []
+            else:
+                self._importing.works(f"s3:{self._bucket}")
             for entry in entries:
                 await self._import(entry)
             await trio.sleep(self._settings.s3_poll_seconds)
@@ -63,7 +65,8 @@ class WatchedBucket:
         key, tag = entry["Key"], entry["ETag"]
         name = key.rpartition("/")[2]
         changed_ms = int(entry["LastModified"].timestamp() * 1000)
-        found = Found(name, f"s3:{self._bucket}/{key}@{changed_ms}-{tag.strip(chr(34))}", changed_ms)
+        force = key.removeprefix(self._settings.s3_prefix).startswith(f"{FORCED}/")
+        found = Found(name, f"s3:{self._bucket}/{key}@{changed_ms}-{tag.strip(chr(34))}", changed_ms, force=force)
         await self._importing.handle(found, partial(self._opened, key, tag), partial(self._put_away, key, tag))
 
     async def _opened(self, key: str, tag: str) -> AsyncIterator[bytes]:

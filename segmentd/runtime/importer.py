@@ -146,7 +146,8 @@ class Importer:
         if not job.force and share_too_large(found.outdated, found.members, job.max_shrink):
             raise NotDoneError(
                 f"It would disqualify {found.outdated} of {found.members} members, more than max_shrink ="
-                f" {job.max_shrink:.4g} of them; nothing was changed. If that is meant, force it (force=true, --force)."
+                f" {job.max_shrink:.4g} of them; nothing was changed. If that is meant, force it (force=true, --force,"
+                " force/)."
             )
         job.to_sweep, job.phase, job.progress = found.outdated, "qualifying", _CHECKED
         await self._jobs.save(job)

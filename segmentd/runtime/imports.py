@@ -15,7 +15,7 @@ from segmentd.runtime.importjobs import ImportJobs
 from segmentd.runtime.importsources import Importing
 from segmentd.runtime.importuploads import ImportUploads
 from segmentd.runtime.wholelists import WholeLists
-from segmentd.settings import Settings
+from segmentd.settings import ImportsSettings, Settings
 from segmentd.storage.importjobs import JobFolder
 
 
@@ -61,11 +61,18 @@ class Imports:
             passthrough_enabled=settings.passthrough.enabled,
         )
         self._sources: list[WatchedFolder | WatchedBucket] = []
+        self._importing: dict[str, Importing] = {}
+        """Kind of source → what takes its files."""
         if imports.watch_folder:
-            self._sources.append(WatchedFolder(imports, Importing(self.uploads, self.jobs, rules)))
+            self._sources.append(WatchedFolder(imports, self._importing_of("folder", rules, imports)))
         if imports.s3_bucket:
-            importing = Importing(self.uploads, self.jobs, rules)
+            importing = self._importing_of("bucket", rules, imports)
             self._sources.append(WatchedBucket(s3_client(imports), imports, importing))
+
+    def _importing_of(self, source: str, rules: EventRules, settings: ImportsSettings) -> Importing:
+        importing = Importing(self.uploads, self.jobs, rules, tries_max=settings.stager_tries_max)
+        self._importing[source] = importing
+        return importing
 
     async def load(self) -> None:
         """Take over the jobs on disk. Raises OSError."""

@@ -5,11 +5,14 @@ was taken before a restart is found again and not imported twice, and one whose 
 job that has ended answers for its file only where a crash came before the file was put away; whoever puts a file in
 once more wants it imported once more.
 
-Invariant: what is wrong with one file is told by its name and holds up no other one.
+A file in the folder `FORCED` of a source is forced: its import may disqualify however many it takes.
+
+Invariants: (1) what is wrong with one file is told by its name and holds up no other one; (2) it is told once, and
+again only when it changes or comes back.
 """
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -20,10 +23,12 @@ from segmentd.domain.importjob import ImportJob
 from segmentd.domain.refusals import Unavailable
 from segmentd.domain.wholelist import UnreadableFile, audience_id_of
 from segmentd.runtime.importjobs import ImportJobs
-from segmentd.runtime.importuploads import FILE_CHUNK_BYTES, ImportUploads, ImportWish
+from segmentd.runtime.importuploads import FILE_CHUNK_BYTES, ImportUploads, ImportWish, StagerDiedError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+FORCED: Final = "force"
+"""An audience's id has no slash, so a folder cannot be taken for a part of one; and a rename into it is one step."""
 _BUSY_SECONDS = 1.0
 _STUCK_MAX = 10_000
 
@@ -34,6 +39,7 @@ class Found(msgspec.Struct, frozen=True):
     name: str
     source: str
     changed_ms: int
+    force: bool = False
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -73,10 +79,14 @@ Opened = Callable[[], AsyncIterator[bytes]]
 class Importing:
     """Takes the files of one source, one at a time."""
 
-    def __init__(self, uploads: ImportUploads, jobs: ImportJobs, rules: EventRules) -> None:
+    def __init__(self, uploads: ImportUploads, jobs: ImportJobs, rules: EventRules, *, tries_max: int) -> None:
+        """tries_max: how often a file is read that kills the process which reads it."""
         self._uploads = uploads
         self._jobs = jobs
         self._rules = rules
+        self._tries_max = tries_max
+        self._told: dict[str, str] = {}
+        """place → what was told of it and is not known to be over."""
         self._stuck: dict[str, Delivery | None] = {}
         """Files that are where they were, though they were tried: what is decided about them, None if nothing is."""
         self.failures = 0
@@ -96,17 +106,26 @@ class Importing:
             self._stay(found, delivery, error)
         else:
             self._stuck.pop(found.source, None)
+            self.works(found.source)
             log.info("a fetched file was taken", source=found.source, imported=delivery.is_done)
 
-    def failed(self, problem: str, error: Exception, **place: str) -> None:
-        """Note that the source itself, or a file of it, cannot be used."""
+    def failed(self, problem: str, error: Exception, place: str) -> None:
+        """Tell that a source, or a file of it, cannot be used; not again while it is the same."""
+        reason = str(error) or type(error).__name__
+        if self._told.get(place) == reason:
+            return
+        if len(self._told) >= _STUCK_MAX:
+            del self._told[next(iter(self._told))]
+        self._told[place] = reason
         self.failures += 1
-        log.error(problem, reason=str(error) or type(error).__name__, **place)
+        log.error(problem, reason=reason, source=place)
+
+    def works(self, place: str) -> None:
+        """What was wrong with it is over; should it come back, it is told again."""
+        self._told.pop(place, None)
 
     def _stay(self, found: Found, delivery: Delivery | None, error: Exception) -> None:
-        # Told once, not at every look.
-        if found.source not in self._stuck:
-            self.failed("a fetched file stays where it is", error, source=found.source)
+        self.failed("a fetched file stays where it is", error, found.source)
         if len(self._stuck) >= _STUCK_MAX:
             del self._stuck[next(iter(self._stuck))]
         self._stuck[found.source] = delivery
@@ -122,13 +141,15 @@ class Importing:
             problem = "is not in the file's name" if audience_id is None else self._problem(audience_id)
             if audience_id is None or problem is not None:
                 return Delivery(reason=f"The audience id {problem}.")
-            wish = ImportWish(audience_id=audience_id, source=found.source, began_ms=found.changed_ms)
+            wish = ImportWish(
+                audience_id=audience_id, source=found.source, began_ms=found.changed_ms, force=found.force
+            )
             try:
                 job = await self._take(wish, opened)
             except UnreadableFile as refusal:
                 return Delivery(reason=refusal.message, line=refusal.line)
             except _CannotBeReadError as refusal:
-                self.failed("a fetched file cannot be read", refusal, source=found.source)
+                self.failed("a fetched file cannot be read", refusal, found.source)
                 return Delivery(reason=f"The file cannot be read: {refusal}")
         await self._jobs.ended(job)
         return Delivery(job)
@@ -139,10 +160,15 @@ class Importing:
         return self._rules.audience_id_problem(audience_id)
 
     async def _take(self, wish: ImportWish, opened: Opened) -> ImportJob:
+        died = 0
         while True:
             try:
                 return await self._uploads.take(wish, _read(opened()))
             except Unavailable as refusal:
+                died += isinstance(refusal, StagerDiedError)
+                if died >= self._tries_max:
+                    reason = f"the process that reads it died {died} times ([imports] stager_tries_max); see the log"
+                    raise _CannotBeReadError(reason) from refusal
                 log.info("a fetched file waits", source=wish.source, reason=refusal.message)
                 await trio.sleep(_BUSY_SECONDS)
 

@@ -27,6 +27,10 @@ Chunks = AsyncIterator[bytes]
 FILE_CHUNK_BYTES: Final = 1 << 18
 
 
+class StagerDiedError(StoreUnavailable):
+    """The process that reads the file died, over this file or for want of memory; it may go well the next time."""
+
+
 class ImportWish(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for besides the file. Each is valid on its own; `as_of_ms` is not in the future."""
 
@@ -82,8 +86,9 @@ class ImportUploads:
             await self._jobs.add(job)
             taken = True
         except (ChildDiedError, OSError) as error:
-            log.error("an upload could not be staged", reason=str(error))
-            raise StoreUnavailable("The file could not be staged; see the log.", self._retry_after_seconds) from error
+            log.error("an upload could not be staged", source=wish.source, reason=str(error))
+            kind = StagerDiedError if isinstance(error, ChildDiedError) else StoreUnavailable
+            raise kind("The file could not be staged; see the log.", self._retry_after_seconds) from error
         finally:
             self._running -= 1
             if not taken:

@@ -179,6 +179,7 @@ class ImportsSettings(Section, frozen=True, kw_only=True):
     shrink_share_max: Annotated[float, Meta(ge=0, le=1)] = 0.5
     slice_changes: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
     uploads_running_max: Annotated[int, Meta(ge=1, le=64)] = 4
+    stager_tries_max: Annotated[int, Meta(ge=1, le=100)] = 3
     jobs_waiting_max: Annotated[int, Meta(ge=1, le=100_000)] = 100
     jobs_kept_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_000
     watch_folder: Annotated[str, Meta(max_length=4_096)] = ""

@@ -12,15 +12,19 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 import trio
 
 from segmentd.domain.events import EventRules
-from segmentd.runtime import importfolder
+from segmentd.runtime import importfolder, importsources
+from segmentd.runtime.children import ChildDiedError
 from segmentd.runtime.importbucket import WatchedBucket
 from segmentd.runtime.importfolder import WatchedFolder
 from segmentd.runtime.imports import Imports
 from segmentd.runtime.importsources import Delivery, Importing
+from segmentd.runtime.importuploads import ImportUploads
 from segmentd.settings import ImportsSettings
+from segmentd.storage.stager import StagerArguments, StagingReport
 from tests.imports.test_model import SCHEMA, running, send
 
 SECONDS_MAX = 20.0
@@ -34,7 +38,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 def importing_of(imports: Imports) -> Importing:
     rules = EventRules(SCHEMA, audience_id_chars_max=128, passthrough_enabled=True)
-    return Importing(imports.uploads, imports.jobs, rules)
+    return Importing(imports.uploads, imports.jobs, rules, tries_max=2)
 
 
 @asynccontextmanager
@@ -46,6 +50,16 @@ async def watching(
         nursery.start_soon(source(settings, importing_of(imports)).run)
         yield imports
         nursery.cancel_scope.cancel()
+
+
+def remembered(made: list[Importing]) -> Callable[[ImportsSettings, Importing], WatchedFolder]:
+    """The watched folder, and in `made` what it tells its troubles."""
+
+    def source(settings: ImportsSettings, importing: Importing) -> WatchedFolder:
+        made.append(importing)
+        return WatchedFolder(settings, importing)
+
+    return source
 
 
 @pytest.fixture
@@ -125,18 +139,114 @@ async def test_a_file_that_cannot_be_moved_is_imported_once_and_holds_up_no_othe
 
     monkeypatch.setattr(WatchedFolder, "_put_away", stubborn)
     made: list[Importing] = []
-
-    def source(settings: ImportsSettings, importing: Importing) -> WatchedFolder:
-        made.append(importing)
-        return WatchedFolder(settings, importing)
-
-    async with watching(tmp_path / "data", watched, source) as imports:
+    async with watching(tmp_path / "data", watched, remembered(made)) as imports:
         await _put(watched, "a.csv", "fs_user_id\np0\n")
         await _put(watched, "b.csv", "fs_user_id\np0\n")
         await until((watched / "done" / "b.csv").exists)
         await until(lambda: tried > 3)
         assert states(imports) == ["completed", "completed"]
         assert made[0].failures == 1, "it is told once"
+
+
+async def test_a_file_that_cannot_be_picked_up_is_told_once_and_again_when_the_reason_changes(
+    tmp_path: Path, watched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+    reasons = ["Permission denied"]
+    tried = 0
+
+    def stubborn(path: Path, target: Path) -> Path:
+        nonlocal tried
+        if path == watched / "a.csv" and reasons:
+            tried += 1
+            raise PermissionError(13, reasons[-1])
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", stubborn)
+    made: list[Importing] = []
+    with structlog.testing.capture_logs() as logs:
+        async with watching(tmp_path / "data", watched, remembered(made)) as imports:
+            await _put(watched, "a.csv", "fs_user_id\np0\n")
+            await _put(watched, "b.csv", "fs_user_id\np0\n")
+            await until((watched / "done" / "b.csv").exists)
+            await until(lambda: tried > 3)
+            assert made[0].failures == 1
+            reasons.append("Read-only file system")
+            await until(lambda: made[0].failures == 2)
+            reasons.clear()
+            await until((watched / "done" / "a.csv").exists)
+            assert states(imports) == ["completed", "completed"]
+    told = [entry for entry in logs if entry["log_level"] == "error"]
+    assert [entry["event"] for entry in told] == ["a file of the watched folder cannot be moved"] * 2
+    assert all("a.csv" in entry["source"] for entry in told)
+    assert "Permission denied" in told[0]["reason"]
+
+
+@pytest.mark.parametrize("place", ["a.csv", "processing/a.csv"])
+async def test_a_file_that_cannot_be_looked_at_is_told_once_and_holds_up_no_other(
+    tmp_path: Path, watched: Path, place: str
+) -> None:
+    (watched / "processing").mkdir()
+    (watched / place).symlink_to(watched / "nowhere")
+    made: list[Importing] = []
+    async with watching(tmp_path / "data", watched, remembered(made)):
+        for name in ("b.csv", "c.csv"):
+            await _put(watched, name, "fs_user_id\np0\n")
+            await until((watched / "done" / name).exists)
+        assert made[0].failures == 1
+
+
+async def test_a_file_whose_reading_kills_the_stager_goes_to_failed_after_some_tries(
+    tmp_path: Path, watched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importsources, "_BUSY_SECONDS", 0.01)
+    stage = ImportUploads._stage
+    tried = 0
+
+    async def deadly(uploads: ImportUploads, arguments: StagerArguments, chunks: Any) -> StagingReport:
+        nonlocal tried
+        if arguments.audience_id == "a":
+            tried += 1
+            raise ChildDiedError("it ended with status -11")
+        return await stage(uploads, arguments, chunks)
+
+    monkeypatch.setattr(ImportUploads, "_stage", deadly)
+    async with watching(tmp_path / "data", watched, WatchedFolder) as imports:
+        await _put(watched, "a.csv", "fs_user_id\np0\n")
+        await _put(watched, "b.csv", "fs_user_id\np0\n")
+        await until((watched / "done" / "b.csv").exists)
+        assert states(imports) == ["completed"]
+    assert tried == 2
+    assert (watched / "failed" / "a.csv").exists()
+    report = json.loads((watched / "failed" / "a.csv.report.json").read_text())
+    assert "died 2 times ([imports] stager_tries_max)" in report["reason"]
+
+
+async def test_a_list_that_the_guard_refused_is_forced_by_moving_it_to_force(tmp_path: Path, watched: Path) -> None:
+    async with watching(tmp_path / "data", watched, WatchedFolder) as imports:
+        await _put(watched, "a.csv", "fs_user_id\np0\np1\np2\n")
+        await until((watched / "done" / "a.csv").exists)
+        await _put(watched, "a.csv", "fs_user_id\np0\n")
+        await until((watched / "failed" / "a.csv").exists)
+        assert "force/" in json.loads((watched / "failed" / "a.csv.report.json").read_text())["reason"]
+        (watched / "done" / "a.csv").unlink()
+        (watched / "failed" / "a.csv").rename(watched / "force" / "a.csv")
+        await until((watched / "done" / "a.csv").exists)
+        jobs = list(imports.jobs.newest_first())
+        assert [(job.state, job.force) for job in jobs] == [
+            ("completed", True),
+            ("failed", False),
+            ("completed", False),
+        ]
+        assert jobs[0].disqualified == 2
+
+
+async def test_a_forced_file_that_a_crash_left_in_processing_is_still_forced(tmp_path: Path, watched: Path) -> None:
+    (watched / "processing" / "force").mkdir(parents=True)
+    (watched / "processing" / "force" / "a.csv").write_text("fs_user_id\np0\n")
+    async with watching(tmp_path / "data", watched, WatchedFolder) as imports:
+        await until((watched / "done" / "a.csv").exists)
+        assert [job.force for job in imports.jobs.newest_first()] == [True]
 
 
 class Refused(Exception):
@@ -193,6 +303,53 @@ async def test_a_bad_object_holds_up_no_other_one(tmp_path: Path, watched: Path)
         assert "incoming/b.csv" in client.objects, "the store could not, this time"
         client.broken.clear()
         await until(lambda: "done/b.csv" in client.objects and "incoming/b.csv" not in client.objects)
+
+
+async def test_objects_below_force_are_forced(tmp_path: Path, watched: Path) -> None:
+    content = b"fs_user_id\np0\n"
+    client = Bucket({"incoming/a.csv": content, "incoming/force/b.csv": content, "incoming/enforce/c.csv": content}, {})
+
+    def source(settings: ImportsSettings, importing: Importing) -> WatchedBucket:
+        return WatchedBucket(client, settings, importing)
+
+    async with watching(tmp_path / "data", watched, source) as imports:
+        await until(lambda: {"done/a.csv", "done/force/b.csv", "done/enforce/c.csv"} <= client.objects.keys())
+        forced = {job.audience_id: job.force for job in imports.jobs.newest_first()}
+        assert forced == {"a": False, "b": True, "c": False}
+
+
+async def test_a_bucket_out_of_reach_is_told_once_and_again_when_it_comes_back(tmp_path: Path, watched: Path) -> None:
+    client = Bucket({}, {})
+    looks = 0
+    out_of_reach = True
+    paginate = client.paginate
+
+    def looked(**arguments: str) -> list[dict[str, Any]]:
+        nonlocal looks
+        looks += 1
+        if out_of_reach:
+            raise Refused(500)
+        return paginate(**arguments)
+
+    client.paginate = looked  # type: ignore[method-assign, assignment]
+    made: list[Importing] = []
+
+    def source(settings: ImportsSettings, importing: Importing) -> WatchedBucket:
+        made.append(importing)
+        return WatchedBucket(client, settings, importing)
+
+    async def more_looks() -> None:
+        enough = looks + 3
+        await until(lambda: looks > enough)
+
+    async with watching(tmp_path / "data", watched, source):
+        await more_looks()
+        assert made[0].failures == 1
+        out_of_reach = False
+        await more_looks()
+        out_of_reach = True
+        await more_looks()
+        assert made[0].failures == 2
 
 
 async def _put(folder: Path, name: str, text: str) -> None:
