@@ -110,6 +110,7 @@ def _opened(settings: Settings, folder: DataFolder) -> _Parts:
     forgetting = _forgetting(settings, store, folder)
     readiness = Readiness(settings.runtime.retry_after_seconds, store.failure)
     telemetry.watch_store(store.stats, lambda: len(catalog.segments))
+    telemetry.watch_imports(imports.counts)
     history = _history(settings, telemetry, store, catalog)
     app = build_app(
         settings=settings,

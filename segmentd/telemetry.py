@@ -12,12 +12,12 @@ Invariants:
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Protocol
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 
 from segmentd import __version__
@@ -35,6 +35,16 @@ _STORE_HELP: Final = {
     "commits_waiting": "Requests that wait to be committed.",
     "unfolded_records": "Journal records that the index does not hold yet.",
 }
+
+
+class ImportNumbers(Protocol):
+    """What imports count; each dictionary has all values of its label."""
+
+    running: int
+    waiting: int
+    ended: dict[str, int]
+    rows: dict[str, int]
+    source_failures: dict[str, int]
 
 
 class Telemetry:
@@ -172,6 +182,10 @@ class Telemetry:
                     found[bound] = found.get(bound, 0.0) + count
         return found
 
+    def watch_imports(self, counts: Callable[[], ImportNumbers]) -> None:
+        """Show what imports have done since the start, and how many there are."""
+        self.registry.register(_ImportCollector(counts))
+
     def render(self, accept: str) -> tuple[bytes, str]:
         """(body, content type): Prometheus text, or OpenMetrics if `accept` asks for it."""
         encode, content_type = choose_encoder(accept)
@@ -204,3 +218,35 @@ class _StoreCollector:
             if isinstance(value, int | float):
                 described = _STORE_HELP.get(name, f"The store's {name.replace('_', ' ')}.")
                 yield GaugeMetricFamily(f"segmentd_{name}", described, value=value)
+
+
+class _ImportCollector:
+    """Asks the imports at each scrape."""
+
+    def __init__(self, counts: Callable[[], ImportNumbers]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """Gauges for what is there now, counters for what was done since the start."""
+        counts = self._counts()
+        yield GaugeMetricFamily("segmentd_imports_running", "Imports that are being carried out.", value=counts.running)
+        waiting = "Imports that wait for their turn."
+        yield GaugeMetricFamily("segmentd_imports_waiting", waiting, value=counts.waiting)
+        yield _counter("segmentd_imports", "Imports that have ended, by state.", "state", counts.ended)
+        rows = (
+            "Rows of imports that have ended, dry runs left out: qualified and unchanged ones of the list, rejected"
+            " ones, and members that were disqualified."
+        )
+        yield _counter("segmentd_import_rows", rows, "outcome", counts.rows)
+        failures = (
+            "Files of the watched folder or the bucket that could not be read, moved or looked at, and times when the"
+            " place itself could not be used; each counts once until it changes."
+        )
+        yield _counter("segmentd_import_source_failures", failures, "source", counts.source_failures)
+
+
+def _counter(name: str, described: str, label: str, counts: Mapping[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, described, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
+    return family

@@ -29,6 +29,10 @@ class ImportJobs:
         self._retry_after_seconds = retry_after_seconds
         self._jobs: dict[str, ImportJob] = {}
         self._changed = trio.Condition()
+        self.ended_states = dict.fromkeys(("completed", "failed", "cancelled"), 0)
+        """How many jobs have ended since the start."""
+        self.ended_rows = dict.fromkeys(("qualified", "disqualified", "unchanged", "rejected"), 0)
+        """What those of them did that were no dry runs."""
 
     def load(self) -> None:
         """Take over the jobs of the folder, once, before everything else. Blocking. Raises OSError."""
@@ -102,7 +106,18 @@ class ImportJobs:
                 log.error("an import job cannot be saved; trying again", job=job.id, reason=str(error))
                 await trio.sleep(_RETRY_SECONDS)
         if ended:
+            self._count(job)
             await self._tell()
+
+    def _count(self, job: ImportJob) -> None:
+        self.ended_states[job.state] += 1
+        for outcome in self.ended_rows:
+            self.ended_rows[outcome] += 0 if job.dry_run else getattr(job, outcome)
+
+    def present(self) -> tuple[int, int]:
+        """How many jobs (run, wait)."""
+        states = [job.state for job in self._jobs.values()]
+        return states.count("running"), states.count("queued")
 
     async def next(self) -> ImportJob:
         """The oldest job that has not ended; waits for one."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import trio
 
 from segmentd.domain.events import EventRules
@@ -17,6 +18,19 @@ from segmentd.runtime.importuploads import ImportUploads
 from segmentd.runtime.wholelists import WholeLists
 from segmentd.settings import ImportsSettings, Settings
 from segmentd.storage.importjobs import JobFolder
+
+
+class ImportCounts(msgspec.Struct):
+    """What imports do now, and what they have done since the start."""
+
+    running: int
+    waiting: int
+    ended: dict[str, int]
+    """state → imports."""
+    rows: dict[str, int]
+    """outcome → rows."""
+    source_failures: dict[str, int]
+    """`folder` or `bucket`, where it is watched → failures."""
 
 
 class Imports:
@@ -73,6 +87,12 @@ class Imports:
         importing = Importing(self.uploads, self.jobs, rules, tries_max=settings.stager_tries_max)
         self._importing[source] = importing
         return importing
+
+    def counts(self) -> ImportCounts:
+        """Numbers for whoever watches."""
+        running, waiting = self.jobs.present()
+        failures = {source: importing.failures for source, importing in self._importing.items()}
+        return ImportCounts(running, waiting, self.jobs.ended_states, self.jobs.ended_rows, failures)
 
     async def load(self) -> None:
         """Take over the jobs on disk. Raises OSError."""

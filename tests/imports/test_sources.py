@@ -59,6 +59,38 @@ def test_a_file_put_into_the_folder_is_imported_and_reported(server: ServerProce
     assert sorted(path.name for path in watched.iterdir() if path.is_file()) == [".vip.csv", "vip.csv.part"]
 
 
+def test_metrics_tell_what_imports_did(server: ServerProcess, watched: Path) -> None:
+    server.start()
+    (watched / "processing" / "stuck.csv").mkdir(parents=True, exist_ok=True)
+    (watched / "gone.csv").symlink_to(watched / "nowhere")
+    (watched / "vip.csv").write_text("fs_user_id\n" + "".join(f"u{number}\n" for number in range(200)) + "\x01\n")
+    wait_for((watched / "done" / "vip.csv").exists)
+    (watched / "vip.csv").write_text("fs_user_id\n" + "".join(f"u{number}\n" for number in range(1, 200)))
+    wait_for(lambda: 'segmentd_imports_total{state="completed"} 2.0' in scraped(server))
+    (watched / "vip.csv").write_text("fs_user_id\nu1\n")
+    wait_for((watched / "failed" / "vip.csv").exists)
+    metrics = scraped(server)
+    for line in (
+        "segmentd_imports_running 0.0",
+        "segmentd_imports_waiting 0.0",
+        'segmentd_imports_total{state="completed"} 2.0',
+        'segmentd_imports_total{state="failed"} 1.0',
+        'segmentd_imports_total{state="cancelled"} 0.0',
+        'segmentd_import_rows_total{outcome="qualified"} 200.0',
+        'segmentd_import_rows_total{outcome="disqualified"} 1.0',
+        'segmentd_import_rows_total{outcome="unchanged"} 199.0',
+        'segmentd_import_rows_total{outcome="rejected"} 1.0',
+        'segmentd_import_source_failures_total{source="folder"} 1.0',
+    ):
+        assert line in metrics, line
+    assert "vip" not in metrics
+
+
+def scraped(server: ServerProcess) -> str:
+    with server.client() as client:
+        return client.get("/metrics").text
+
+
 def test_what_a_crash_left_in_processing_is_gone_on_with(server: ServerProcess, watched: Path) -> None:
     (watched / "processing").mkdir()
     (watched / "processing" / "vip.csv").write_text("fs_user_id\nu1\n")
