@@ -25,6 +25,8 @@ class Forgets(Protocol):
 
     async def request(self, law: str, keys: list[bytes], now_ms: int) -> ForgetJob: ...
     def get(self, request_id: str) -> ForgetJob | None: ...
+    @property
+    def problem(self) -> str | None: ...
 
 
 class ComplianceApi:
@@ -65,7 +67,7 @@ class ComplianceApi:
         _, body = bodies.read(request, self._bodies)
         keys = parse_request(body, self._schema, self._settings.identifiers_per_request_max)
         job = await self._forgetting.request(law, keys, int(self._clock() * 1000))
-        return json_answer(202, _shown(job))
+        return json_answer(202, _shown(job, None))
 
     async def status(self, request: Request) -> Answer:
         """200 with the state of a request, 404."""
@@ -73,7 +75,7 @@ class ComplianceApi:
         job = self._forgetting.get(request.params["request_id"])
         if job is None or job.law != law:
             raise NotFound("Request not found.")
-        return json_answer(200, _shown(job))
+        return json_answer(200, _shown(job, self._forgetting.problem))
 
 
 def _law(request: Request) -> str:
@@ -83,10 +85,12 @@ def _law(request: Request) -> str:
     return law
 
 
-def _shown(job: ForgetJob) -> dict[str, Any]:
+def _shown(job: ForgetJob, problem: str | None) -> dict[str, Any]:
+    is_completed = job.state == "completed"
     return {
         "request_id": job.id,
-        "status": "COMPLETED" if job.state == "completed" else "IN_PROGRESS",
+        "status": "COMPLETED" if is_completed else "IN_PROGRESS",
+        "reason": None if is_completed else problem,
         "received_at": job.received_ms / 1000,
         "completed_at": None if job.completed_ms is None else job.completed_ms / 1000,
     }

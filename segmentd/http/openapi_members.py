@@ -158,6 +158,7 @@ def member_schemas() -> Json:
     forgetting = {
         "request_id": _TEXT,
         "status": {"enum": ["IN_PROGRESS", "COMPLETED"]},
+        "reason": {"type": ["string", "null"], "description": "Why it takes so long, if something is wrong."},
         "received_at": _SECONDS,
         "completed_at": _SECONDS_OR_NOT,
     }

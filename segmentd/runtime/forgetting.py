@@ -5,7 +5,9 @@ it answered: from that moment no query shows them and no older event brings them
 journal records, in pages of the index, in lists that imports have staged. So the request is complete when every import
 that was staged by then has ended, which drops its list, and a scrub has run after that.
 
-Nothing here needs to know the identifiers again, so after a crash all that is open is simply scrubbed.
+Nothing here needs to know the identifiers again, so after a crash all that is open is simply scrubbed. A request whose
+client has gone is carried out all the same. After a commit with an unknown outcome, and after a scrub that failed
+halfway, nothing is written until a restart: what is open waits for it, and the log says so once.
 """
 
 import time
@@ -26,7 +28,14 @@ from segmentd.storage.forgetjobs import ForgetJobs, new_request_id
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _STAGED_POLL_SECONDS = 1.0
-_RETRY_SECONDS = 5.0
+_RETRY_SECONDS_FIRST = 5.0
+_RETRY_SECONDS_MAX = 60.0
+_OUTCOME_SECONDS_MAX = 10.0
+"""A commit is answered in milliseconds; a committer that died by a defect never answers."""
+
+
+class _OutcomeUnknownError(Exception):
+    """Whether the identifiers were forgotten will show after a restart."""
 
 
 class ForgetsAndScrubs(Protocol):
@@ -34,6 +43,7 @@ class ForgetsAndScrubs(Protocol):
 
     async def forget(self, keys: Sequence[bytes], now_ms: int) -> None: ...
     async def scrub(self) -> None: ...
+    def failure(self) -> str | None: ...
 
 
 class Forgetting:
@@ -57,6 +67,9 @@ class Forgetting:
         self._jobs: dict[str, ForgetJob] = {}
         self._unanswered: list[str] = []
         self._wake = trio.Event()
+        self._retry_seconds = _RETRY_SECONDS_FIRST
+        self.problem: str | None = None
+        """Why what is open is not complete although its time has come, or None."""
 
     async def load(self) -> None:
         """Take over the requests of the folder, before `run`. Raises StorageError."""
@@ -80,7 +93,11 @@ class Forgetting:
         await self._save(job)
         try:
             if keys:
-                await self._store.forget(keys, now_ms)
+                await self._forget(keys, now_ms)
+        except _OutcomeUnknownError as error:
+            # The note stays: if it was carried out, the next scrub or the next start cleans up.
+            self._unanswered.append(job.id)
+            raise StoreUnavailable(str(error), self._retry_after_seconds) from error
         except Refusal:
             self._jobs.pop(job.id, None)
             await trio.to_thread.run_sync(self._files.remove, job.id)
@@ -95,6 +112,19 @@ class Forgetting:
             raise
         self._wake.set()
         return job
+
+    async def _forget(self, keys: list[bytes], now_ms: int) -> None:
+        """Raises _OutcomeUnknownError; Refusal, then nothing was forgotten."""
+        # What the committer has taken is carried out, whether its client waits for it or not.
+        with trio.move_on_after(_OUTCOME_SECONDS_MAX, shield=True):
+            try:
+                await self._store.forget(keys, now_ms)
+            except StoreUnavailable as refusal:
+                if self._store.failure() is None:
+                    raise
+                raise _OutcomeUnknownError(refusal.message) from refusal
+            return
+        raise _OutcomeUnknownError("The store does not answer.")
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -116,12 +146,25 @@ class Forgetting:
                 await self._end(job)
             await self._prune()
         except (ScrubFailedError, StorageError, Refusal, OSError) as error:
-            log.error("forgetting is not complete; trying again", reason=str(error), seconds=_RETRY_SECONDS)
-            self._wake.set()
-            await trio.sleep(_RETRY_SECONDS)
+            await self._put_off(str(error))
             return
+        self.problem, self._retry_seconds = None, _RETRY_SECONDS_FIRST
         log.info("forgotten for good", requests=len(waiting))
         await trio.sleep(self._scrub_seconds_min)
+
+    async def _put_off(self, reason: str) -> None:
+        """Wait until it may be tried again; for ever if only a restart helps."""
+        failure = self._store.failure()
+        if failure is not None:
+            self.problem = f"It goes on after a restart: {failure}"
+            log.error("forgetting is not complete; it goes on after a restart", reason=failure)
+            await trio.sleep_forever()
+        if reason != self.problem:
+            log.error("forgetting is not complete; trying again until it is", reason=reason)
+        self.problem = reason
+        self._wake.set()
+        await trio.sleep(self._retry_seconds)
+        self._retry_seconds = min(2 * self._retry_seconds, _RETRY_SECONDS_MAX)
 
     async def _imports_ended(self) -> None:
         """Wait until no list is left of those that are staged now."""

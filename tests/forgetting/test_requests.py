@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import structlog.testing
 import trio
+import trio.testing
 
 from segmentd.domain.forgetting import ForgetJob
 from segmentd.domain.refusals import StoreUnavailable
 from segmentd.runtime.forgetting import Forgetting
+from segmentd.runtime.scrubbing import ScrubFailedError
+from segmentd.storage.errors import StoreFailureError
 from segmentd.storage.forgetjobs import ForgetJobs
 
 
@@ -18,12 +22,26 @@ class Store:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.commits = trio.Event()
+        self.commits.set()
+        self.failed: str | None = None
+        """Why nothing is written any more."""
+        self.forget_fails: Exception | None = None
+        self.scrub_fails: Exception | None = None
 
     async def forget(self, keys: Sequence[bytes], now_ms: int) -> None:
+        await self.commits.wait()
+        if self.forget_fails is not None:
+            raise self.forget_fails
         self.told.append(f"forget {len(keys)} at {now_ms}")
 
     async def scrub(self) -> None:
         self.told.append("scrub")
+        if self.scrub_fails is not None:
+            raise self.scrub_fails
+
+    def failure(self) -> str | None:
+        return self.failed
 
 
 def forgetting(store: Store, data: Path) -> Forgetting:
@@ -106,3 +124,104 @@ async def test_a_request_that_was_carried_out_and_could_not_be_noted_is_cleaned_
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     assert store.told == ["forget 1 at 7", "scrub"]
+
+
+async def completed(requests: Forgetting, data: Path) -> None:
+    """Run until no request is open."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(requests.run)
+        with trio.fail_after(30):
+            while any(job.state != "completed" for job in ForgetJobs(data).load()):  # noqa: ASYNC110  # nobody is told
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_request_whose_client_has_gone_is_carried_out_and_scrubbed_without_a_restart(tmp_path: Path) -> None:
+    store = Store()
+    store.commits = trio.Event()
+    requests = forgetting(store, tmp_path)
+    async with trio.open_nursery() as client:
+        client.start_soon(requests.request, "gdpr", [b"\0somebody"], 7)
+        while not jobs_on_disk(tmp_path):  # noqa: ASYNC110  # nobody is told
+            await trio.sleep(0.01)
+        client.cancel_scope.cancel()
+        store.commits.set()
+    assert store.told == ["forget 1 at 7"]
+    await completed(requests, tmp_path)
+    assert store.told == ["forget 1 at 7", "scrub"]
+
+
+async def test_a_request_whose_commit_has_an_unknown_outcome_is_cleaned_up_by_the_next_start(tmp_path: Path) -> None:
+    store = Store()
+    store.failed, store.forget_fails = "the disk is gone", StoreUnavailable("Writing has stopped.", 1)
+    requests = forgetting(store, tmp_path)
+    with pytest.raises(StoreUnavailable, match="Writing has stopped"):
+        await requests.request("gdpr", [b"\0somebody"], 7)
+    assert len(jobs_on_disk(tmp_path)) == 1
+    restarted = Store()
+    again = forgetting(restarted, tmp_path)
+    await again.load()
+    await completed(again, tmp_path)
+    assert (restarted.told, jobs_on_disk(tmp_path)) == (["scrub"], [])
+
+
+async def test_a_store_that_never_answers_is_no_reason_to_wait_for_ever(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    store = Store()
+    store.commits = trio.Event()
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        await forgetting(store, tmp_path).request("gdpr", [b"\0somebody"], 7)
+    assert len(jobs_on_disk(tmp_path)) == 1, "it may have been carried out"
+
+
+async def test_a_refused_request_leaves_nothing(tmp_path: Path) -> None:
+    store = Store()
+    store.forget_fails = StoreUnavailable("The store is full.", 1)
+    with pytest.raises(StoreUnavailable, match="is full"):
+        await forgetting(store, tmp_path).request("gdpr", [b"\0somebody"], 7)
+    assert jobs_on_disk(tmp_path) == []
+
+
+async def test_a_scrub_that_goes_on_failing_is_told_once_and_seen_and_tried_again(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    store = Store()
+    store.scrub_fails = ScrubFailedError("no room for a second index")
+    requests = forgetting(store, tmp_path)
+    with structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(requests.run)
+            await requests.request("gdpr", [b"\0somebody"], 7)
+            await trio.sleep(600)
+            tries = store.told.count("scrub")
+            assert 8 <= tries <= 20, "ever more rarely, and at least each minute"
+            assert requests.problem == "no room for a second index"
+            store.scrub_fails = OSError(errno.ENOSPC, "No space left on device")
+            await trio.sleep(120)
+            store.scrub_fails = None
+            await trio.sleep(120)
+            nursery.cancel_scope.cancel()
+    assert requests.problem is None
+    assert [log["reason"] for log in logs if log["log_level"] == "error"] == [
+        "no room for a second index",
+        "[Errno 28] No space left on device",
+    ]
+    assert [job.state for job in ForgetJobs(tmp_path).load()] == ["completed"]
+
+
+async def test_after_a_failure_that_only_a_restart_helps_it_says_so_once_and_waits(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    store = Store()
+    requests = forgetting(store, tmp_path)
+    with structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(requests.run)
+            await requests.request("gdpr", [b"\0somebody"], 7)
+            store.failed, store.scrub_fails = "a swap failed", StoreFailureError("a swap failed")
+            await trio.sleep(600)
+            nursery.cancel_scope.cancel()
+    assert store.told.count("scrub") == 1
+    assert requests.problem == "It goes on after a restart: a swap failed"
+    assert [log["log_level"] for log in logs] == ["error"]

@@ -57,6 +57,9 @@ def test_a_forgotten_identifier_leaves_no_trace_and_does_not_come_back(server: S
         send(client, [event("red", ("email", NAME, TS + 1))])
         assert len(members(client, "s")) == 100
         ended(client, answer.json()["request_id"], law)
+        status = client.get(f"/v3/compliance/{law}/status/{answer.json()['request_id']}").json()
+        assert status["reason"] is None
+        assert status["completed_at"] >= status["received_at"]
         assert traces(server) == []
         assert len(members(client, "s")) == 100
         send(client, [event("red", ("email", NAME, int(time.time()) + 5))])
