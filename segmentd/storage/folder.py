@@ -201,6 +201,8 @@ class DataFolder:
             raise FolderUnusableError(f"{self.path}: holds a store but no format.json; is it damaged?")
         self._write_format({"format": FORMAT})
         self._name_format()
+        # A power cut must not leave the folders without the file that says what they are.
+        sync_folder(self.path)
         for made in (self.path / "journal", self.path / "index"):
             made.mkdir(exist_ok=True)
         sync_folder(self.path)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,23 @@ def held_by_another_process(path: Path) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+def test_a_power_cut_while_a_folder_is_made_leaves_no_store_without_its_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk: list[set[str]] = []
+    fsync = os.fsync
+
+    def noted(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            on_disk.append(set(os.listdir(handle)))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    open_folder(tmp_path / "data").close()
+    first = next(names for names in on_disk if "format.json" in names)
+    assert not first & {"journal", "index"}, "a cut may leave the folders and not the format"
 
 
 def test_a_new_folder_is_made_with_its_format(tmp_path: Path) -> None:
