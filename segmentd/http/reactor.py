@@ -131,7 +131,8 @@ class Reactor:
             self._epoll.close()
 
     def _turn(self) -> None:
-        now = trio.current_time()
+        """Read and answer all that is ready, then send: a client woken by the first answer finds the others there."""
+        answered: list[tuple[Connection, bytes, bool]] = []
         for descriptor, flags in self._epoll.poll(0, ANSWERS_A_TURN_MAX):
             connection = self._connections[descriptor]
             connection.ended = flags != select.EPOLLIN
@@ -139,27 +140,38 @@ class Reactor:
                 connection.unread = True
                 continue
             try:
-                self._answer(connection, now)
+                answer = self._answer(connection)
             except Exception as failure:  # noqa: BLE001  # raised where it belongs, the others go on
                 connection.failure = failure
                 self._wake(connection)
+            else:
+                if answer is not None:
+                    answered.append((connection, *answer))
+        now = trio.current_time()
+        for connection, written, stays in answered:
+            self._send(connection, written, stays, now)
 
-    def _answer(self, connection: Connection, now: float) -> None:
+    def _answer(self, connection: Connection) -> tuple[bytes, bool] | None:
+        """The answer and whether the connection stays; None: there is none, or it is for the connection's task."""
         received = _read(connection)
         if received is None:
-            return
-        plain = received and not connection.unread and not connection.ended
-        if plain and (answered := connection.respond(received)) is not None:
-            written, stays = answered
-            sent = _written(connection.descriptor, written)
-            if sent == len(written) and stays:
-                del self._resting[connection.descriptor]
-                self._resting[connection.descriptor] = connection
-                connection.idle_since = now
-                return
-            connection.unsent, connection.stays = written[sent:], stays
-            received = b""
+            return None
+        if received and not connection.unread and not connection.ended:
+            answer = connection.respond(received)
+            if answer is not None:
+                return answer
         connection.received = received
+        self._wake(connection)
+        return None
+
+    def _send(self, connection: Connection, written: bytes, stays: bool, now: float) -> None:
+        sent = _sent(connection.descriptor, written)
+        if sent == len(written) and stays:
+            del self._resting[connection.descriptor]
+            self._resting[connection.descriptor] = connection
+            connection.idle_since = now
+            return
+        connection.unsent, connection.stays = written[sent:], stays
         self._wake(connection)
 
     def _wake(self, connection: Connection) -> None:
@@ -202,9 +214,9 @@ def _read(connection: Connection) -> bytes | None:
     return received
 
 
-def _written(descriptor: int, data: bytes) -> int:
+def _sent(descriptor: int, data: bytes) -> int:
     """How much of `data` the kernel took at once, which is nearly always all of it."""
     try:
         return os.write(descriptor, data)
-    except BlockingIOError:
-        return 0
+    except OSError:
+        return 0  # Whoever sends the rest will know why.
