@@ -158,7 +158,10 @@ def test_a_line_feed_inside_quotes_is_no_other_value(tmp_path: Path) -> None:
         (b"fs_user_id\nu-1\n\xff\xfeu\n", "not UTF-8", 3),
         ("fs_user_id\nu-1\n".encode("utf-16"), "UTF-16", 1),
         (b"fs_user_id\nu-1\n" + b"x" * 5_000 + b"\nu-2\n", "longer than 4096 bytes", 3),
-        (b'fs_user_id\nu-1\n"u-2\nu-3\n', "not closed", 4),
+        (b'fs_user_id\nu-1\n"u-2\nu-3\n', "not closed", 3),
+        (b'fs_user_id\nu-1\n"u-2\n' + b"u-3\n" * 5_000, "not closed", 3),
+        (b'"fs_user_id\nu-1\n', "not closed", 1),
+        (b"fs_user_id\ru-1\ru-2\r", "end with LF or CR LF", 1),
     ],
 )
 def test_a_bad_file_is_refused_with_reason_and_line(
@@ -184,6 +187,26 @@ def test_a_line_without_end_is_refused_before_it_is_read(tmp_path: Path) -> None
     stage(arguments, read, reports.append)
     assert "longer than" in (reports[-1].error or "")
     assert asked < 5
+
+
+def test_a_record_without_end_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    asked = 0
+
+    def read(size: int) -> bytes:
+        nonlocal asked
+        asked += 1
+        return b'fs_user_id\nu-1\n"u' if asked == 1 else b'\n","' * (size // 4)
+
+    reports: list[StagingReport] = []
+    arguments = StagerArguments(str(tmp_path / "s"), "vip", KINDS, 64, 10**9, "csv", False, None, 4_096, 10**6, 3)
+    stage(arguments, read, reports.append)
+    assert (reports[-1].error_line, "not closed" in (reports[-1].error or "")) == (3, True)
+    assert asked < 6
+
+
+def test_many_small_blocks_of_blank_lines_and_rows_are_no_record_without_end(tmp_path: Path) -> None:
+    report = staged(tmp_path, b"\n" * 9_000 + b"fs_user_id\n" + b"\n" * 9_000 + b"u-1\n" * 3_000, piece=3_000)
+    assert (report.error, report.rows, report.distinct) == (None, 3_000, 1)
 
 
 def test_a_file_sent_as_gzip_must_be_gzip(tmp_path: Path) -> None:
