@@ -76,7 +76,7 @@ class GraphQLApi:
     def post_at_once(self, request: Request) -> Answer:
         """As `post`, for what need not wait."""
         media_type = self._media_type(request)
-        return self._executed(self._parsed(request), request, media_type)
+        return self.executed(self._parsed(request), request, media_type)
 
     async def get(self, request: Request) -> Answer:
         """A query in the query string."""
@@ -92,9 +92,10 @@ class GraphQLApi:
     async def _answer(self, parsed: GraphQLRequest, request: Request, media_type: str) -> Answer:
         if self._engine.reads_members(parsed, right=_right_of(request)):
             await self._settled()
-        return self._executed(parsed, request, media_type)
+        return self.executed(parsed, request, media_type)
 
-    def _executed(self, parsed: GraphQLRequest, request: Request, media_type: str) -> Answer:
+    def executed(self, parsed: GraphQLRequest, request: Request, media_type: str) -> Answer:
+        """The answer to a request that was parsed."""
         answer = self._engine.execute(parsed, right=_right_of(request))
         refused = answer.kind == "request_error" and media_type == RESPONSE_TYPE
         return Answer(400 if refused else 200, answer.encoded, (_CONTENT_TYPES[media_type],))

@@ -7,7 +7,8 @@ is rare, odd or doubtful (chunks, Expect, Upgrade, HTTP/1.0, HTTP/2, TLS, repeat
 too large) is not judged here. What a request means is decided by the same edge on both roads.
 
 Invariants:
-1. A byte is either consumed by a request that was answered here, or handed over; never both, never lost.
+1. A byte is either consumed by a request that was answered here, or handed over (to Hypercorn, or to another process,
+   see `elsewhere.py`); never both, never lost.
 2. Framing is Content-Length alone, exactly one, digits only, and the C parser frames the message alike.
 3. One request of a connection at a time; what a client sends ahead waits in the buffer, which is bounded.
 4. Waiting is bounded: for a first byte `keep_alive_seconds_max`, for the rest of a head, for a body and for an answer
@@ -23,12 +24,13 @@ from __future__ import annotations
 
 import os
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
 from segmentd.domain.refusals import Refusal
 from segmentd.http.edge import Edge
+from segmentd.http.elsewhere import Elsewhere, NotHereError
 from segmentd.http.errors import body_timeout
 from segmentd.http.exchange import Request
 from segmentd.http.lanehead import HandedOverError, Head, Heads
@@ -37,6 +39,8 @@ from segmentd.http.streams import BoundedStream, peer_of
 from segmentd.http.wire import as_bytes
 from segmentd.settings import ServerSettings
 
+QUERIES: Final = "/v3/graphql"
+EVENTS: Final = "/v3/events"
 HEAD_BYTES_MAX: Final = 8_192
 END_SECONDS_MAX: Final = 1.0
 DRAIN_SECONDS_MAX: Final = 2.0
@@ -47,19 +51,41 @@ class LaneEndedError(Exception):
     """The connection is over: the client left or was too slow."""
 
 
+class Arrived(NamedTuple):
+    """What another process says of a connection that it hands over; nothing where it was accepted here."""
+
+    begun: bytes = b""
+    hops: int = 0
+
+
+ACCEPTED: Final = Arrived()
+
+
 class Lane:
     """One connection, until it ends or is handed over."""
 
     def __init__(
-        self, edge: Edge, heads: Heads, stream: BoundedStream, settings: ServerSettings, reactor: Reactor
+        self,
+        edge: Edge,
+        heads: Heads,
+        stream: BoundedStream,
+        settings: ServerSettings,
+        reactor: Reactor,
+        elsewhere: Elsewhere | None,
+        arrived: Arrived,
     ) -> None:
         self._edge = edge
+        self._elsewhere = elsewhere
+        self._hops = arrived.hops
+        self._pinned = bool(arrived.begun)
+        """Whether its next request is to be answered here: another process has given it away."""
+        self._released = False
         self._heads = heads
         self._stream = stream
         self._reactor = reactor
         self._read_seconds_max = settings.request_read_seconds_max
         self._peer = peer_of(stream.socket)
-        self._buffer = b""
+        self._buffer = arrived.begun
         self._scope = trio.CancelScope()
         self._busy = False
         """Whether a whole head was read and not answered yet."""
@@ -72,11 +98,19 @@ class Lane:
         answer.
         """
         self._ending = True
+        if self._pinned:
+            return  # Another process has read its request already.
         if not self._busy:
             self._scope.cancel()
         elif self._awaited is not None:
             # Nothing of it has begun. Whoever is still sending gets a moment, not the whole time for a body.
             self._scope.deadline = min(self._scope.deadline, trio.current_time() + END_SECONDS_MAX)
+
+    def release(self) -> None:
+        """Hand the connection over as soon as no answer is being written."""
+        self._released = True
+        if not self._busy or self._awaited is not None:
+            self._scope.cancel()
 
     def respond(self, received: bytes) -> tuple[bytes, bool] | None:
         """Answer a query that needs no waiting, and whose bytes are exactly `received`. See `Reactor`."""
@@ -88,10 +122,13 @@ class Lane:
             head = self._heads.read(received[:start])
         except HandedOverError:
             return None
-        if start + head.length != len(received) or head.closes:
+        if start + head.length != len(received) or head.closes or self._is_for_elsewhere(head):
             return None
         request = Request("POST", head.path, "", dict(head.headers), received[start:], peer=self._peer)
-        answer = self._edge.answer_at_once(request, head.match)
+        try:
+            answer = self._edge.answer_at_once(request, head.match)
+        except NotHereError:
+            return None
         return None if answer is None else (as_bytes(answer, answer.close), not answer.close)
 
     async def run(self) -> bytes | None:
@@ -110,11 +147,13 @@ class Lane:
             with self._scope:
                 while await self._serve_one(connection):
                     pass
+            if self._scope.cancelled_caught and self._released:
+                return self._buffer
             if self._scope.cancelled_caught and self._awaited is not None:
                 # Whoever cannot finish a head gets no answer; a body that stops has a request to be answered.
                 await self._answer(self._awaited, b"", body_timeout(self._read_seconds_max))
                 await self._drain()
-        except HandedOverError:
+        except (HandedOverError, NotHereError):
             return self._buffer
         except (LaneEndedError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
@@ -122,6 +161,8 @@ class Lane:
 
     async def _serve_one(self, connection: Connection) -> bool:
         """Read, answer, send. False: the connection ends after this answer."""
+        if self._released:
+            raise HandedOverError
         if self._buffer:
             await trio.lowlevel.checkpoint()
         else:
@@ -135,13 +176,32 @@ class Lane:
             self._buffer = connection.received
         head_bytes = await self._head()
         head = self._heads.read(head_bytes)
+        if self._is_given_away(head):
+            raise LaneEndedError
         self._busy = True
-        body = await self._body(head, len(head_bytes))
+        end = len(head_bytes) + head.length
+        await self._read_up_to(end, head)
+        if self._released and self._scope.cancel_called:
+            raise HandedOverError
         if self._scope.cancel_called:
             raise LaneEndedError  # The time was over in the moment of the last byte: nothing is begun then.
-        stays = await self._answer(head, body, None)
-        self._busy = False
+        # It stays in the buffer until it is answered: it may turn out to be for another process.
+        stays = await self._answer(head, self._buffer[len(head_bytes) : end], None)
+        self._buffer = self._buffer[end:]
+        self._busy = self._pinned = False
         return stays
+
+    def _is_given_away(self, head: Head) -> bool:
+        """Whether the connection with this request is another process's now."""
+        if self._elsewhere is None or not self._is_for_elsewhere(head):
+            return False
+        return self._elsewhere.give(self._stream.socket.fileno(), self._buffer, self._hops + 1)
+
+    def _is_for_elsewhere(self, head: Head) -> bool:
+        """Whether this request is a query that another process answers better now."""
+        if self._elsewhere is None or self._pinned or self._ending:
+            return False
+        return head.path == QUERIES and self._elsewhere.wants(self._hops)
 
     async def _answer(self, head: Head, body: bytes, trouble: Refusal | None) -> bool:
         request = Request("POST", head.path, "", dict(head.headers), body, peer=self._peer)
@@ -169,20 +229,19 @@ class Lane:
                 bounded = True
             self._buffer += await self._received(HEAD_BYTES_MAX)
 
-    async def _body(self, head: Head, start: int) -> bytes:
-        """The whole body, which begins at `start`; what follows it stays in the buffer."""
-        end = start + head.length
-        if len(self._buffer) < end:
-            self._allow(self._read_seconds_max)
-            self._awaited = head
-            gathered = bytearray(self._buffer)  # grows in place: small pieces cost neither time nor room
+    async def _read_up_to(self, end: int, head: Head) -> None:
+        """Have the first `end` bytes in the buffer, which are a whole request; what follows it may be there too."""
+        if len(self._buffer) >= end:
+            return
+        self._allow(self._read_seconds_max)
+        self._awaited = head
+        gathered = bytearray(self._buffer)  # grows in place: small pieces cost neither time nor room
+        try:
             while len(gathered) < end:
                 gathered += await self._received(RECEIVE_BYTES)
-            self._awaited = None
+        finally:
             self._buffer = bytes(gathered)
-        body = self._buffer[start:end]
-        self._buffer = self._buffer[end:]
-        return body
+        self._awaited = None
 
     async def _drain(self) -> None:
         """Read on for a little, so that the client gets to reading its answer before the connection is reset."""
@@ -192,6 +251,8 @@ class Lane:
                 await self._received(RECEIVE_BYTES)
 
     def _allow(self, seconds: float) -> None:
+        if self._ending:
+            seconds = min(seconds, END_SECONDS_MAX)
         self._scope.deadline = trio.current_time() + seconds
 
     async def _received(self, size: int) -> bytes:
@@ -215,36 +276,3 @@ class Lane:
             return os.write(self._stream.socket.fileno(), data)
         except BlockingIOError:
             return 0
-
-
-class Lanes:
-    """All lanes of a server."""
-
-    def __init__(self, edge: Edge, settings: ServerSettings) -> None:
-        self._edge = edge
-        self._heads = Heads(edge)
-        self._settings = settings
-        self._reactor = Reactor(settings.keep_alive_seconds_max)
-        self._open: set[Lane] = set()
-        self._ending = False
-
-    async def run(self) -> None:
-        """What all lanes have in common; needed as long as any connection is served. Runs until cancelled."""
-        await self._reactor.run()
-
-    async def serve(self, stream: BoundedStream) -> bytes | None:
-        """Serve a connection; returns the bytes to hand over, or None if it is over."""
-        lane = Lane(self._edge, self._heads, stream, self._settings, self._reactor)
-        if self._ending:
-            lane.end()
-        self._open.add(lane)
-        try:
-            return await lane.run()
-        finally:
-            self._open.discard(lane)
-
-    def end(self) -> None:
-        """The server stops: idle connections end now, busy ones after their answer."""
-        self._ending = True
-        for lane in self._open:
-            lane.end()

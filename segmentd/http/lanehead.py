@@ -61,7 +61,7 @@ class _Message:
 class Heads:
     """Reads heads, and remembers those that it has read."""
 
-    def __init__(self, edge: Edge, paths: tuple[str, ...] = ("/v3/graphql", "/v3/events")) -> None:
+    def __init__(self, edge: Edge, paths: tuple[str, ...]) -> None:
         self._by_line = {f"POST {path} HTTP/1.1\r\n".encode(): (path, edge.find(path)) for path in paths}
         self._kept: dict[bytes, Head] = {}
 

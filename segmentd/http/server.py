@@ -6,7 +6,8 @@
 Owns sockets: how many, how long, and their end. Never looks at a request.
 
 Invariants:
-1. There are never more connections than `connections_max`; further ones wait in the kernel's backlog.
+1. There are never more connections than `connections_max`, those of followers counted too; further ones wait in the
+   kernel's backlog.
 2. A client that stops reading loses its connection after `request_read_seconds_max`, whatever Hypercorn waits for.
 3. After `shutdown` nothing is accepted, idle connections end at once, requests in flight get their answers, and at
    the latest `shutdown_seconds_max` later every socket is closed.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import structlog
@@ -26,7 +28,10 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
 
 from segmentd.http.app import App
-from segmentd.http.lane import Lanes
+from segmentd.http.elsewhere import Arrival, Elsewhere, LocalRoom, Room
+from segmentd.http.lane import ACCEPTED, Arrived
+from segmentd.http.lanes import Lanes
+from segmentd.http.listening import RoomyListener
 from segmentd.http.protocol import Protocol, config_of
 from segmentd.http.streams import BoundedStream
 from segmentd.http.tls import Certificates, TlsStream
@@ -67,31 +72,31 @@ async def serve(
     *,
     shutdown: Callable[[], Awaitable[object]],
     certificates: Certificates | None = None,
+    elsewhere: Elsewhere | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on `listener` until `shutdown()` returns; returns when every connection has ended.
 
-    certificates: for a listener that speaks TLS and nothing else.
+    certificates: for a listener that speaks TLS and nothing else. elsewhere: other processes with the same listener.
     """
-    server = Server(app, settings, certificates)
-    accepting = _BoundedListener(listener, settings.connections_max)
+    room = LocalRoom(settings.connections_max) if elsewhere is None else elsewhere.room
+    server = Server(app, settings, room, certificates, elsewhere)
+    accepting = RoomyListener(listener, room)
     async with server.open() as connections:
+        if elsewhere is not None:
+            elsewhere.take_with(partial(server.take, connections))
         async with trio.open_nursery() as acceptor:
 
-            async def connect(stream: trio.SocketStream) -> None:
-                try:
-                    await server.connection(stream)
-                finally:
-                    accepting.ended()
-
             async def accept() -> None:
-                await trio.serve_listeners(connect, [accepting], handler_nursery=connections)
+                await trio.serve_listeners(server.connection, [accepting], handler_nursery=connections)
 
             acceptor.start_soon(accept)
             task_status.started()
             await shutdown()
             acceptor.cancel_scope.cancel()
         await accepting.aclose()
+        if elsewhere is not None:
+            connections.start_soon(elsewhere.leave)
         await server.finish(connections)
 
 
@@ -101,7 +106,15 @@ class Server:
     With TLS there is no lane: it reads and writes the socket itself.
     """
 
-    def __init__(self, app: App, settings: ServerSettings, certificates: Certificates | None) -> None:
+    def __init__(
+        self,
+        app: App,
+        settings: ServerSettings,
+        room: Room,
+        certificates: Certificates | None,
+        elsewhere: Elsewhere | None,
+    ) -> None:
+        self._room = room
         self._certificates = certificates
         self._settings = settings
         self._edge = app.edge
@@ -109,7 +122,7 @@ class Server:
         self._app = wrap_app(app, self._config.wsgi_max_body_size, "asgi")
         self._context = WorkerContext(None)
         self._streams: set[BoundedStream] = set()
-        self._lanes = Lanes(app.edge, settings) if settings.lane and certificates is None else None
+        self._lanes = Lanes(app.edge, settings, elsewhere) if settings.lane and certificates is None else None
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[trio.Nursery]:
@@ -121,14 +134,23 @@ class Server:
                 yield connections
             foundation.cancel_scope.cancel()
 
-    async def connection(self, stream: trio.SocketStream) -> None:
-        """Serve one connection to its end: in the lane as long as it stays there, then in Hypercorn."""
+    def take(self, connections: trio.Nursery, arrival: Arrival, descriptor: int) -> None:
+        """Serve a connection that another process has handed over. descriptor: of its socket, ours from now on."""
+        self._room.entered()
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)))
+        connections.start_soon(self.connection, stream, Arrived(arrival.begun, arrival.hops))
+
+    async def connection(self, stream: trio.SocketStream, arrived: Arrived = ACCEPTED) -> None:
+        """Serve one connection to its end: in the lane as long as it stays there, then in Hypercorn.
+
+        It counts already, and does no more afterwards.
+        """
         bounded = self._bounded(stream)
         self._streams.add(bounded)
         try:
             with bounded.scope:
                 if self._lanes is not None:
-                    begun = await self._lanes.serve(bounded)
+                    begun = await self._lanes.serve(bounded, arrived)
                     if begun is None:
                         return
                     bounded.give_back(begun)
@@ -138,6 +160,7 @@ class Server:
         finally:
             self._streams.discard(bounded)
             bounded.abort()
+            self._room.left()
 
     def _bounded(self, stream: trio.SocketStream) -> BoundedStream:
         seconds_max = self._settings.request_read_seconds_max
@@ -162,26 +185,3 @@ class Server:
                 for stream in list(self._streams):
                     stream.abort()
                 raise
-
-
-class _BoundedListener(trio.abc.Listener[trio.SocketStream]):
-    """Accepts only as long as there is room; `ended` makes room."""
-
-    def __init__(self, listener: socket.socket, connections_max: int) -> None:
-        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
-        self._room = trio.Semaphore(connections_max)
-
-    async def accept(self) -> trio.SocketStream:
-        await self._room.acquire()
-        try:
-            return await self._listener.accept()
-        except BaseException:
-            self._room.release()
-            raise
-
-    def ended(self) -> None:
-        """One accepted connection has ended."""
-        self._room.release()
-
-    async def aclose(self) -> None:
-        await self._listener.aclose()
