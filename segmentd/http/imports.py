@@ -90,9 +90,7 @@ class ImportsApi:
     async def cancel(self, request: Request) -> Answer:
         """200 with the job, which is cancelled; 409 if it is too late; 404."""
         job = self._job(request)
-        if not job.is_ended:
-            await self._importer.cancel(job)
-        if job.state != "cancelled":
+        if not await self._importer.cancel(job):
             state = job.state if job.is_ended else "past the point where it could be cancelled, and goes through"
             raise Conflict(f"The import is {state}.")
         return json_answer(200, shown(job))

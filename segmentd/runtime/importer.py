@@ -13,7 +13,6 @@ to the floor a job may be cancelled, from there on it goes through.
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import partial
 from itertools import islice
 from typing import BinaryIO, Final, TypeVar
 
@@ -81,7 +80,9 @@ class Importer:
             await self._end(job, "cancelled")
         elif self._cancellable is not None and self._cancellable[0] == job.id:
             self._cancellable[1].cancel()
-            await self._jobs.ended(job)
+        elif not job.is_ended:
+            return False
+        await self._jobs.ended(job)
         return job.state == "cancelled"
 
     async def _perform(self, job: ImportJob) -> None:
@@ -215,7 +216,6 @@ class Importer:
 
     async def _scan(self, job: ImportJob, number: int, output: str | None) -> ScanReport:
         """Compare list and members as they are now, however often it takes."""
-        folder = self._jobs.folder
         await self._lists.barrier()
         pause = _RETRY_SECONDS_FIRST
         while True:
@@ -224,10 +224,10 @@ class Importer:
                 index=str(self._lists.index_path()),
                 index_map_bytes=self._index_map_bytes,
                 audience=number,
-                staged=str(folder.staged(job.id)),
+                staged=str(self._jobs.folder.staged(job.id)),
                 kind_number=job.kind_number,
                 v_floor=v_of(job.as_of_ms, True),
-                output=output and str(folder.sweep(job.id, output)),
+                output=output and str(self._jobs.folder.sweep(job.id, output)),
             )
             try:
                 async with child("segmentd.storage.importscan", arguments) as scanner:
@@ -291,7 +291,7 @@ async def _all(act: Callable[[T], Awaitable[None]], each: Iterator[T]) -> None:
 
     async with trio.open_nursery() as nursery:
         for work in each:
-            nursery.start_soon(partial(one, work))
+            nursery.start_soon(one, work)
     if failed:
         raise failed[0]
 

@@ -29,6 +29,8 @@ class ImportJobs:
         self._retry_after_seconds = retry_after_seconds
         self._jobs: dict[str, ImportJob] = {}
         self._changed = trio.Condition()
+        self._ending: set[str] = set()
+        """Jobs that have ended, and a crash would have them run again: it is not on disk yet."""
         self.ended_states = dict.fromkeys(("completed", "failed", "cancelled"), 0)
         """How many jobs have ended since the start."""
         self.ended_rows = dict.fromkeys(("qualified", "disqualified", "unchanged", "rejected"), 0)
@@ -96,6 +98,8 @@ class ImportJobs:
     async def save(self, job: ImportJob) -> None:
         """Make the job's present state durable, however long it takes."""
         encoded, ended = msgspec.json.encode(job), job.is_ended
+        if ended:
+            self._ending.add(job.id)
         while True:
             try:
                 await trio.to_thread.run_sync(self.folder.write, job.id, encoded)
@@ -106,6 +110,7 @@ class ImportJobs:
                 log.error("an import job cannot be saved; trying again", job=job.id, reason=str(error))
                 await trio.sleep(_RETRY_SECONDS)
         if ended:
+            self._ending.discard(job.id)
             self._count(job)
             await self._tell()
 
@@ -129,9 +134,9 @@ class ImportJobs:
                 await self._changed.wait()
 
     async def ended(self, job: ImportJob) -> None:
-        """Wait until a job has ended."""
+        """Wait until a job has ended, durably."""
         async with self._changed:
-            while not job.is_ended:
+            while not job.is_ended or job.id in self._ending:
                 await self._changed.wait()
 
     async def settled(self) -> None:

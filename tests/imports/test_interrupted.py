@@ -1,11 +1,13 @@
 """Imports that are interrupted on their way: cancelled in time or too late, or their audience is deleted."""
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from segmentd.domain.membership import v_of
 from segmentd.http.errors import Conflict
@@ -56,6 +58,35 @@ async def test_cancelled_while_qualifying_it_keeps_who_is_in_and_voids_nothing(
         assert len(members(store)) == 3, "one slice of two was in"
         await decide(store, "p4", 2, True)
         assert "p4" in members(store), "no floor was raised"
+
+
+async def test_nobody_is_told_of_a_cancellation_before_it_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as (store, imports):
+        gate = Gate(monkeypatch, store.lists, "write", 0)
+        job = await send(imports, PEOPLE[:4], 5)
+        await gate.reached.wait()
+        may_write, write = threading.Event(), imports.jobs.folder.write
+
+        def held(job_id: str, encoded: bytes) -> None:
+            assert may_write.wait(60)
+            write(job_id, encoded)
+
+        monkeypatch.setattr(imports.jobs.folder, "write", held)
+        told: list[Answer] = []
+
+        async def cancel() -> None:
+            told.append(await delete(imports, job.id))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(cancel)
+                await trio.testing.wait_all_tasks_blocked()
+            unwritten = (job.state, list(told))
+            may_write.set()
+        assert unwritten == ("cancelled", [])
+        assert len(told) == 2
 
 
 async def test_from_the_floor_on_it_is_too_late_to_cancel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
