@@ -2,6 +2,7 @@
 #   make serve   install what is needed and serve with the development configuration
 #   make test    the whole test suite
 #   make check   style, format, types, import direction
+#   make fuzz    every fuzzing target for FUZZ_SECONDS (600), from its corpus; what breaks a promise is left in artifacts/
 #   make bench   segmentd beside its peers, one table, dated files in bench/results (ARGS="--quick" for a short look)
 #   make clean   remove everything that was made here, except data/
 
@@ -10,7 +11,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := pyproject.toml constraints.txt
 
-.PHONY: serve test check bench constraints vendored clean tools
+FUZZ_SECONDS ?= 600
+
+.PHONY: serve test check fuzz bench constraints vendored clean tools
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -29,6 +32,16 @@ check: $(VENV)/.installed-all
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_imports.py tests/test_style.py
+	@.ci/audit $(BIN)/python
+
+fuzz: $(VENV)/.installed-all
+	@mkdir -p artifacts
+	@for target in $$(ls tests/hostile/fuzz/corpus); do \
+		echo "fuzzing $$target for $(FUZZ_SECONDS) seconds"; found=$$(mktemp -d); \
+		$(BIN)/python -m tests.hostile.fuzz $$target $$found tests/hostile/fuzz/corpus/$$target \
+			-max_total_time=$(FUZZ_SECONDS) -artifact_prefix=artifacts/$$target- -verbosity=0 || exit 1; \
+		rm -rf $$found; \
+	done
 
 # wrk and Redis come from Debian's packages; the bench installs them where this user may, and says what is missing elsewhere.
 bench: $(VENV)/.installed-all

@@ -90,6 +90,8 @@ class _Compiler:
 
     def _object(self, parent: GraphQLObjectType, selections: list[SelectionSetNode]) -> _Write:
         merged, _ = merged_fields(selections, self._fragments)
+        if not merged:
+            raise DoubtError(parent.name)  # `{}`, which the parser lets pass
         pieces = [(f',"{name}":'.encode(), self._field(parent, fields)) for name, fields in merged.items()]
         pieces[0] = (b"{" + pieces[0][0][1:], pieces[0][1])
         if len(pieces) == 1:

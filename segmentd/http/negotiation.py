@@ -5,6 +5,7 @@ Owns the reading of `Accept`, `Content-Type` and `Content-Encoding`. Never reads
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -46,9 +47,10 @@ def _quality_value(parameters: Sequence[str]) -> float:
         name, _, value = parameter.partition("=")
         if name.strip() == "q":
             try:
-                return min(max(float(value), 0.0), 1.0)
+                number = float(value)
             except ValueError:
                 return 0.0
+            return 0.0 if math.isnan(number) else min(max(number, 0.0), 1.0)
     return 1.0
 
 

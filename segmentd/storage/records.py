@@ -73,16 +73,20 @@ def decode_record(blob: bytes) -> JournalRecord:
     # Four zero bytes would carry the right checksum of nothing.
     if len(blob) <= _CRC.size or blob[:4] != _CRC.pack(crc32(blob[4:])):
         raise DamagedRecordError("is damaged, its checksum is wrong")
-    fields = msgpack.unpackb(blob[4:], use_list=False)
-    return JournalRecord(
-        changes=fields.get("c", ()),
-        imported=fields.get("i", ()),
-        floors=fields.get("f", ()),
-        forgotten=fields.get("g", ()),
-        deleted=fields.get("d", ()),
-        audiences=fields.get("a", ()),
-        segments=[segment_from_fields(segment) for segment in fields.get("s", ())],
-    )
+    try:
+        fields = msgpack.unpackb(blob[4:], use_list=False)
+        return JournalRecord(
+            changes=fields.get("c", ()),
+            imported=fields.get("i", ()),
+            floors=fields.get("f", ()),
+            forgotten=fields.get("g", ()),
+            deleted=fields.get("d", ()),
+            audiences=fields.get("a", ()),
+            segments=[segment_from_fields(segment) for segment in fields.get("s", ())],
+        )
+    except (ValueError, TypeError, AttributeError, LookupError, msgpack.UnpackException) as error:
+        # The checksum is right, so these are the bytes that were written: by something else.
+        raise DamagedRecordError("is no record of this format, though its checksum is right") from error
 
 
 def decode_numbered(path: Path, seq: int, blob: bytes) -> JournalRecord:

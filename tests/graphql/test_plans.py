@@ -243,3 +243,9 @@ def test_a_planned_answer_is_the_executors(
 
 
 PAIR = Pair(World())
+
+
+@pytest.mark.parametrize("query", ["{}", "{#a\n}", "query {}", '{customer(fs_user_id: "u-1") {}}'])
+def test_an_empty_selection_is_answered_as_the_executor_answers_it(query: str) -> None:
+    answer, planned = Pair(shop()).ask(query)
+    assert (answer.kind, planned) == ("success", False)

@@ -1,5 +1,7 @@
 """Records come back as they were written, or are refused."""
 
+from zlib import crc32
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,3 +64,11 @@ def test_a_record_cut_short_is_noticed(record: JournalRecord, data: st.DataObjec
 def test_zeroes_are_no_record(size: int) -> None:
     with pytest.raises(DamagedRecordError):
         decode_record(bytes(size))
+
+
+@pytest.mark.parametrize(
+    "packed", [b"\x07", b"\x80\x00", b"\x81\xa1s\x91\x07", b"\x81\xa1s\x91\x94\xa1s\x01\x81\xa1a\xa1b\x01", b"\xc1"]
+)
+def test_what_something_else_wrote_with_a_right_checksum_is_refused(packed: bytes) -> None:
+    with pytest.raises(DamagedRecordError, match="no record of this format"):
+        decode_record(crc32(packed).to_bytes(4) + packed)
