@@ -49,8 +49,8 @@ STRICT: Final = {
     "require-trusted-types-for": "'script'",
     "trusted-types": "'none'",
 }
-# CodeMirror and the dialogs of GraphiQL make style elements, its fonts are inside its style sheet, and it renders the
-# descriptions of a schema to markup.
+# GraphiQL's dialogs make style elements (to keep the page behind them still), its fonts are inside its style sheet, and
+# it sets descriptions as markup.
 GRAPHIQL: Final = {name: value for name, value in STRICT.items() if "trusted-types" not in name} | {
     "style-src": "'self' 'unsafe-inline'",
     "font-src": "data:",

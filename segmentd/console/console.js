@@ -1,0 +1,141 @@
+// The console: signing in, and which view is shown. Views are functions (main, context) that fill `main`; what they
+// want to repeat they give to context.every, which ends with the view.
+
+import { session, get } from "./api.js";
+import { el, field, problem, tell } from "./dom.js";
+import { audiencesView } from "./audiences.js";
+import { customersView } from "./customers.js";
+import { healthView } from "./health.js";
+import { importView, importsView } from "./imports.js";
+import { segmentView } from "./segment.js";
+import { segmentsView } from "./segments.js";
+import { trafficView } from "./traffic.js";
+
+const VIEWS = [
+  [/^segments$/, "Segments", segmentsView],
+  [/^segments\/([a-z0-9_]+)$/, "Segments", segmentView],
+  [/^audiences$/, "Audiences", audiencesView],
+  [/^customers$/, "Customers", customersView],
+  [/^imports$/, "Imports", importsView],
+  [/^imports\/([\w.-]+)$/, "Imports", importView],
+  [/^traffic$/, "Traffic", trafficView],
+  [/^health$/, "Health", healthView],
+];
+
+const main = document.getElementById("main");
+const bar = document.getElementById("bar");
+let shown = null;
+
+/** What a view may use; ended when another one is shown. */
+function contextOf(status) {
+  const timers = new Set();
+  return {
+    status,
+    live: true,
+    /** Run work now and again; a failure is told once, until it goes well again. */
+    every(milliseconds, work) {
+      let failing = false;
+      const run = async () => {
+        if (!this.live) return;
+        if (!document.hidden) {
+          try { await work(); failing = false; }
+          catch (error) { if (this.live && !failing) { failing = true; tell(error.message); } }
+        }
+        if (this.live) timers.add(setTimeout(run, milliseconds));
+      };
+      return run();
+    },
+    end() { this.live = false; timers.forEach(clearTimeout); },
+  };
+}
+
+async function show() {
+  shown?.end();
+  if (!session.open) return signIn();
+  const path = location.hash.replace(/^#\/?/, "") || "segments";
+  const found = VIEWS.map(([pattern, title, view]) => [pattern.exec(path), title, view]).find(([match]) => match);
+  if (!found) { location.replace("#/segments"); return undefined; }
+  const [match, title, view] = found;
+  for (const link of bar.querySelectorAll("nav a")) {
+    if (link.textContent === title) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  document.title = `${match[1] ?? title} · segmentd`;
+  const context = (shown = contextOf(show.status));
+  main.replaceChildren();
+  try {
+    await view(main, context, match[1]);
+  } catch (error) {
+    if (context.live) main.replaceChildren(el("h1", { text: title }), problem(error));
+  }
+  return undefined;
+}
+
+function signIn(error) {
+  bar.hidden = true;
+  document.title = "Sign in · segmentd";
+  document.getElementById("version").textContent = "";
+  const key = el("input", { type: "password", name: "key", autocomplete: "off", spellcheck: "false", required: true, maxlength: 512 });
+  const says = el("div", {}, error ? problem(error) : null);
+  const button = el("button", { type: "submit", text: "Sign in" });
+  const form = el("form", { class: "sign-in", onsubmit: async (event) => {
+    event.preventDefault();
+    button.disabled = true;
+    try {
+      show.status = await session.begin(key.value);
+      key.value = "";
+      entered();
+    } catch (failure) {
+      says.replaceChildren(problem(failure));
+      key.select();
+      key.focus();
+    } finally {
+      button.disabled = false;
+    }
+  } },
+    el("img", { src: "/console/mark.svg", alt: "", width: 44, height: 44 }),
+    el("h1", { text: "segmentd" }),
+    field("Private key", key, "Kept in this page until you leave or reload it; stored nowhere."),
+    says, button);
+  main.replaceChildren(form);
+  key.focus();
+}
+
+function entered() {
+  bar.hidden = false;
+  document.getElementById("version").textContent = `segmentd ${show.status.version}`;
+  watchState();
+  show().then(() => main.focus());
+}
+
+/** The word beside the navigation: is it well? */
+async function watchState() {
+  const place = document.getElementById("state");
+  clearTimeout(watchState.timer);
+  if (!session.open) return;
+  try {
+    show.status = Object.assign(show.status ?? {}, await get("/v3/status"));
+    place.className = show.status.not_ready ? "state bad" : "state good";
+    place.textContent = show.status.not_ready ? "not ready" : "ready";
+    place.title = show.status.not_ready ?? "";
+  } catch (error) {
+    place.className = "state bad";
+    place.textContent = error.status === 0 ? "unreachable" : "trouble";
+    place.title = error.message;
+  }
+  if (session.open) watchState.timer = setTimeout(watchState, 10_000);
+}
+
+function leave(error) {
+  session.end();
+  clearTimeout(watchState.timer);
+  shown?.end();
+  show.status = null;
+  for (const dialog of document.querySelectorAll("dialog")) dialog.remove();
+  signIn(error);
+}
+
+session.ended = () => leave(new Error("The key is no longer in force. Sign in with another one."));
+document.getElementById("sign-out").addEventListener("click", () => { leave(); tell("Signed out."); });
+addEventListener("hashchange", () => show().then(() => session.open && main.focus({ preventScroll: false })));
+signIn();
