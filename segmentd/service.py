@@ -17,6 +17,7 @@ import trio
 
 from segmentd import lateness, logs
 from segmentd.domain.identifiers import IdentifierSchema
+from segmentd.followers.neighbours import Neighbours
 from segmentd.graphql.engine import GraphQLEngine
 from segmentd.http.app import App, Insight, build_app
 from segmentd.http.auth import Keyring
@@ -88,17 +89,25 @@ class _Parts(NamedTuple):
     forgetting: Forgetting
     readiness: Readiness
     history: History
+    neighbours: Neighbours | None
     app: App
 
 
-def _opened(settings: Settings, folder: DataFolder) -> _Parts:
+def _opened(settings: Settings, folder: DataFolder, listener: socket.socket) -> _Parts:
     """Open the store and put everything together. Raises StartError, StorageError."""
     keyring = _keyring(settings)
     telemetry = Telemetry()
     observed = RememberingObserver(telemetry)
+    neighbours = Neighbours(settings, listener, telemetry, observed) if settings.server.followers else None
     store = LocalStore(
-        folder, storage=settings.storage, runtime=settings.runtime, limits=settings.limits, observer=observed
+        folder,
+        storage=settings.storage,
+        runtime=settings.runtime,
+        limits=settings.limits,
+        observer=observed if neighbours is None else neighbours.ingest,
+        visible=neighbours and neighbours.visible,
     )
+    store.on_new_generation = neighbours and neighbours.reopen
     schema = identifier_schema(settings, store.kind_numbers(list(settings.identifiers)))
     catalog = Catalog(
         store.committer,
@@ -109,6 +118,8 @@ def _opened(settings: Settings, folder: DataFolder) -> _Parts:
     reader = store.reader({kind.name: kind.number for kind in schema.kinds.values() if kind.is_high}, settings.members)
     forgetting = _forgetting(settings, store, folder)
     readiness = Readiness(settings.runtime.retry_after_seconds, store.failure)
+    engine = _engine(settings, schema, store, catalog, AudienceMembers(reader, imports.jobs))
+    telemetry.watch_plans(lambda: engine.answered_by_plans)
     telemetry.watch_store(store.stats, lambda: len(catalog.segments))
     telemetry.watch_imports(imports.counts)
     history = _history(settings, telemetry, store, catalog)
@@ -121,19 +132,20 @@ def _opened(settings: Settings, folder: DataFolder) -> _Parts:
         reader=reader,
         deletes=store,
         forgetting=forgetting,
-        engine=_engine(settings, schema, store, catalog, AudienceMembers(reader, imports.jobs)),
+        engine=engine,
         keyring=keyring,
         readiness=readiness,
         telemetry=telemetry,
         insight=Insight(store.memberships, store.stats, observed, history),
+        elsewhere=neighbours,
     )
-    return _Parts(keyring, telemetry, store, catalog, imports, forgetting, readiness, history, app)
+    return _Parts(keyring, telemetry, store, catalog, imports, forgetting, readiness, history, neighbours, app)
 
 
 async def _serve(settings: Settings, folder: DataFolder) -> None:
     certificates = _certificates(settings)
     listener = _listener(settings)
-    parts = _opened(settings, folder)
+    parts = _opened(settings, folder, listener)
     stopping = trio.Event()
     async with trio.open_nursery() as stores:
         async with trio.open_nursery() as catalogs:
@@ -144,7 +156,9 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
                 if certificates is not None:
                     watchers.start_soon(certificates.watch)
                 async with trio.open_nursery() as edge:
-                    serving = partial(serve, shutdown=stopping.wait, certificates=certificates)
+                    serving = partial(
+                        serve, shutdown=stopping.wait, certificates=certificates, elsewhere=parts.neighbours
+                    )
                     await edge.start(partial(serving, parts.app, listener, settings.server))
                     # The promised line.
                     print(f"listening on {url_of(listener, tls=settings.server.is_tls)}", flush=True)
@@ -157,6 +171,10 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
                     watchers.start_soon(parts.forgetting.run)
                     if settings.console.enabled:
                         watchers.start_soon(parts.history.run)
+                    if parts.neighbours is not None:
+                        watchers.start_soon(parts.neighbours.run)
+                        watchers.start_soon(parts.neighbours.look_after_readers, parts.store)
+                        watchers.start_soon(_restart_followers, parts.neighbours)
                     parts.readiness.ready()
                 watchers.cancel_scope.cancel()
             parts.catalog.close()
@@ -192,6 +210,13 @@ async def _watch_signals(
             parts.readiness.drain()
             parts.store.committer.hurry()
             stopping.set()
+
+
+async def _restart_followers(neighbours: Neighbours) -> None:
+    """SIGHUP: new followers, one after the other, for instance after an upgrade of what they read."""
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        async for _ in signals:
+            await neighbours.restart()
 
 
 def _history(settings: Settings, telemetry: Telemetry, store: LocalStore, catalog: Catalog) -> History:

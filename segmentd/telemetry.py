@@ -19,6 +19,7 @@ import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from segmentd import __version__
 
@@ -37,6 +38,9 @@ _STORE_HELP: Final = {
 }
 
 
+ROADS: Final = ("lane", "main")
+
+
 class ImportNumbers(Protocol):
     """What imports count; each dictionary has all values of its label."""
 
@@ -52,6 +56,8 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.shown: Collector = self.registry
+        """What `/metrics` shows: this, or the numbers of several processes together."""
         self._define_edge()
         self._define_storage()
         ProcessCollector(registry=self.registry)
@@ -69,6 +75,13 @@ class Telemetry:
             registry=self.registry,
         )
         self._requests_by_labels: dict[tuple[str, str, int], Histogram] = {}
+        roads = Counter(
+            "segmentd_http_requests",
+            "Answered requests by the road they came in by: lane (plain events and queries), main (all others).",
+            ["road"],
+            registry=self.registry,
+        )
+        self._roads = {road: roads.labels(road) for road in ROADS}
         self._events = Counter(
             "segmentd_events",
             "Events by action (qualify, disqualify, other, unknown) and outcome: accepted; dropped (other types);"
@@ -116,8 +129,9 @@ class Telemetry:
             "segmentd_checkpoint_seconds", "Time of one checkpoint.", buckets=_SECONDS, registry=here
         )
 
-    def requested(self, route: str, method: str, status: int, seconds: float) -> None:
-        """One answered request."""
+    def requested(self, route: str, method: str, status: int, seconds: float, road: str) -> None:
+        """One answered request. road: one of ROADS."""
+        self._roads[road].inc()
         labels = (route, method, status)
         child = self._requests_by_labels.get(labels)
         if child is None:
@@ -162,6 +176,10 @@ class Telemetry:
         """One checkpoint that ended early; it will be tried again."""
         self._checkpoint_failures.inc()
 
+    def watch_plans(self, answered: Callable[[], int]) -> None:
+        """Show how many queries plans have answered. answered: the count since the start."""
+        self.registry.register(_PlansCollector(answered))
+
     def watch_store(self, stats: Callable[[], msgspec.Struct], segments: Callable[[], int]) -> None:
         """Show the store's numbers. stats: a struct whose fields are integers. segments: how many are defined."""
         self.registry.register(_StoreCollector(stats, segments))
@@ -189,7 +207,7 @@ class Telemetry:
     def render(self, accept: str) -> tuple[bytes, str]:
         """(body, content type): Prometheus text, or OpenMetrics if `accept` asks for it."""
         encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        return encode(self.shown), content_type
 
 
 def _counted(counter: Counter) -> float:
@@ -202,6 +220,18 @@ def _buckets(histogram: Histogram) -> Iterator[tuple[float, float]]:
         for sample in metric.samples:
             if sample.name.endswith("_bucket"):
                 yield float(sample.labels["le"]), sample.value
+
+
+class _PlansCollector:
+    """Asks for the count at each scrape."""
+
+    def __init__(self, answered: Callable[[], int]) -> None:
+        self._answered = answered
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """One counter."""
+        help_ = "Queries that a compiled plan has answered; the others were executed or refused."
+        yield CounterMetricFamily("segmentd_graphql_planned", help_, value=self._answered())
 
 
 class _StoreCollector:

@@ -202,7 +202,7 @@ class Edge:
     def _observe(self, request: Request, route: Route | None, answer: Answer, seconds: float) -> None:
         template = UNMATCHED if route is None else route.template
         method = request.method if request.method in _METHODS else "other"
-        self._telemetry.requested(template, method, answer.status, seconds)
+        self._telemetry.requested(template, method, answer.status, seconds, request.road)
         if self._access_log:
             _log.debug(
                 "request",
@@ -213,6 +213,7 @@ class Edge:
                 key=request.key and request.key.id,
                 bytes_in=len(request.body),
                 bytes_out=len(answer.body),
+                road=request.road,
             )
 
 

@@ -16,7 +16,7 @@ import itertools
 import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -49,6 +49,8 @@ class Request(msgspec.Struct):
     key: Key | None = None
     peer: str = ""
     """The address of the other end of the connection."""
+    road: Literal["lane", "main"] = "main"
+    """How it came in; decides nothing."""
     stream: AsyncIterator[bytes] | None = None
     """The body of a request to a route that streams; read at most once."""
 

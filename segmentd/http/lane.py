@@ -124,7 +124,7 @@ class Lane:
             return None
         if start + head.length != len(received) or head.closes or self._is_for_elsewhere(head):
             return None
-        request = Request("POST", head.path, "", dict(head.headers), received[start:], peer=self._peer)
+        request = Request("POST", head.path, "", dict(head.headers), received[start:], peer=self._peer, road="lane")
         try:
             answer = self._edge.answer_at_once(request, head.match)
         except NotHereError:
@@ -204,7 +204,7 @@ class Lane:
         return head.path == QUERIES and self._elsewhere.wants(self._hops)
 
     async def _answer(self, head: Head, body: bytes, trouble: Refusal | None) -> bool:
-        request = Request("POST", head.path, "", dict(head.headers), body, peer=self._peer)
+        request = Request("POST", head.path, "", dict(head.headers), body, peer=self._peer, road="lane")
         # An event is committed whether or not its client waits in time; only reading and writing are bounded.
         self._scope.deadline = inf
         answer = await self._edge.answer(request, head.match, trouble)

@@ -152,6 +152,7 @@ class World:
         self.engine = GraphQLEngine(self.store, self.catalog, self.schema, self.settings.graphql)
         self.readiness = Readiness(self.settings.runtime.retry_after_seconds, self.store.failure)
         self.telemetry = Telemetry()
+        self.telemetry.watch_plans(lambda: self.engine.answered_by_plans)
         self.telemetry.watch_store(self.store.stats, lambda: len(self.catalog.segments))
         self.now_seconds = NOW_SECONDS
         self.keyring = Keyring(self.settings.keys, rates=self.settings.rates, clock=lambda: self.now_seconds)
