@@ -79,8 +79,10 @@ def commands() -> None:
 @commands.command()
 @configured
 @click.option("--listen", metavar="HOST:PORT", help="Address, instead of [server] listen. Port 0: any free port.")
-@click.option("--followers", metavar="N", help="Further processes that answer queries, instead of [server] followers.")
-def serve(config: Path | None, data: str | None, listen: str | None, followers: str | None) -> int:
+@click.option(
+    "--followers", metavar="N", type=int, help="Further processes that answer queries, instead of [server] followers."
+)
+def serve(config: Path | None, data: str | None, listen: str | None, followers: int | None) -> int:
     """Serve until SIGTERM or SIGINT.
 
     Prints "listening on http://HOST:PORT" on stdout as soon as it accepts connections, and the log on stderr; /readyz

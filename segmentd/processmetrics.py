@@ -18,6 +18,7 @@ import msgspec
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 OWNER: Final = "owner"
 ALL: Final = ""
@@ -61,7 +62,7 @@ def _samples(metric: Metric) -> Iterator[Sample]:
             yield Sample(sample.name, dict(sample.labels), float(sample.value))
 
 
-class ProcessMetrics:
+class ProcessMetrics(Collector):
     """What followers have counted. As a registry it shows their numbers and the owner's."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -163,7 +164,7 @@ def _add(numbers: Numbers, samples: Iterator[Sample] | list[Sample]) -> None:
         numbers[key] = numbers.get(key, 0.0) + sample.value
 
 
-class _Gauges:
+class _Gauges(Collector):
     """Asks for numbers of followers at each scrape. Implements prometheus-client's collector protocol."""
 
     def __init__(self, gauges: Callable[[], Mapping[str, Mapping[str, float]]]) -> None:
@@ -187,7 +188,7 @@ _GAUGES_HELP: Final = {
 }
 
 
-class StatsCollector:
+class StatsCollector(Collector):
     """Shows a follower's view of the store. Implements prometheus-client's collector protocol."""
 
     def __init__(self, stats: Callable[[], msgspec.Struct], counters: frozenset[str]) -> None:

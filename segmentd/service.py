@@ -105,9 +105,9 @@ def _opened(settings: Settings, folder: DataFolder, listener: socket.socket) -> 
         runtime=settings.runtime,
         limits=settings.limits,
         observer=observed if neighbours is None else neighbours.ingest,
-        visible=neighbours and neighbours.visible,
+        visible=None if neighbours is None else neighbours.visible,
     )
-    store.on_new_generation = neighbours and neighbours.reopen
+    store.on_new_generation = None if neighbours is None else neighbours.reopen
     schema = identifier_schema(settings, store.kind_numbers(list(settings.identifiers)))
     catalog = Catalog(
         store.committer,
@@ -173,7 +173,7 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
                         watchers.start_soon(parts.history.run)
                     if parts.neighbours is not None:
                         watchers.start_soon(parts.neighbours.run)
-                        watchers.start_soon(parts.neighbours.look_after_readers, parts.store)
+                        watchers.start_soon(parts.neighbours.look_after_readers, parts.store.environments)
                         watchers.start_soon(_restart_followers, parts.neighbours)
                     parts.readiness.ready()
                 watchers.cancel_scope.cancel()

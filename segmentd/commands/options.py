@@ -47,7 +47,7 @@ def configured(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def settings_of(
-    config: Path | None, data: str | None, listen: str | None = None, followers: str | None = None
+    config: Path | None, data: str | None, listen: str | None = None, followers: int | None = None
 ) -> Settings:
     from segmentd.settings import Override, SettingsError, load
 

@@ -13,7 +13,6 @@ Invariants:
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -23,6 +22,7 @@ from segmentd.followers.follower import Follower, started
 from segmentd.followers.messages import Begin, Handed
 from segmentd.followers.tally import FIRST_SLOT, Tally
 from segmentd.followers.tally import OWNER as OWNER_SLOT
+from segmentd.http.elsewhere import Take
 from segmentd.processmetrics import ALL, OWNER, Family, ProcessMetrics
 from segmentd.settings import Settings
 
@@ -50,6 +50,8 @@ class Followers:
         self._visible = visible
         self._tally = tally
         self._metrics = metrics
+        self.take: Take
+        """Serves what followers hand over."""
         self.wanted: Final = settings.server.followers
         self._alive: list[Follower] = []
         self._slots = list(range(tally.processes_max - 1, 0, -1))
@@ -69,9 +71,8 @@ class Followers:
         """The one with the fewest connections; None if none is ready."""
         return min(self.ready, key=lambda follower: follower.load, default=None)
 
-    async def run(self, take: Callable[[Handed, int], None]) -> None:
-        """Until `leave` or cancelled. take: what `Owner.taken` does with a connection."""
-        self._take = take
+    async def run(self) -> None:
+        """Until `leave` or cancelled. Set `take` before."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -132,7 +133,7 @@ class Followers:
     def taken(self, connection: Handed, descriptor: int) -> None:
         """See Owner."""
         self._metrics.handed_over.labels(OWNER).inc()
-        self._take(connection, descriptor)
+        self.take(connection, descriptor)
 
     def became_ready(self, follower: Follower) -> None:
         """See Owner."""

@@ -31,6 +31,7 @@ from segmentd.http.console import ConsoleApi
 from segmentd.http.cors import Cors
 from segmentd.http.customers import CustomersApi
 from segmentd.http.edge import Edge
+from segmentd.http.elsewhere import Elsewhere
 from segmentd.http.errors import events_shape, graphql_shape
 from segmentd.http.events import Applies, EventsApi
 from segmentd.http.graphql import GraphQLApi
@@ -102,9 +103,10 @@ def build_app(
     readiness: Readiness,
     telemetry: Telemetry,
     insight: Insight,
+    elsewhere: Elsewhere | None = None,
     clock: Callable[[], float] = time.time,
 ) -> App:
-    """clock: seconds since the epoch."""
+    """elsewhere: followers, if there are any. clock: seconds since the epoch."""
     limits = settings.limits
     event_rules, segment_rules = _rules(settings, schema)
     routes = [
@@ -120,7 +122,7 @@ def build_app(
         *ComplianceApi(forgetting, schema, settings.compliance, clock).routes(),
         *CustomersApi(insight.memberships, catalog, schema, imports.jobs, limits).routes(),
         *_status(settings, readiness, insight, clock).routes(),
-        *_operation_routes(OperationsApi(readiness, telemetry, document(settings), sdl_of(schema))),
+        *_operation_routes(OperationsApi(readiness, telemetry, document(settings), sdl_of(schema), elsewhere)),
         *(ConsoleApi().routes() if settings.console.enabled else ()),
     ]
     edge = Edge(

@@ -85,3 +85,9 @@ class Elsewhere(Protocol):
 
     async def leave(self) -> None:
         """The service stops: returns when all have ended; until then connections may still be handed over."""
+
+    async def scrape(self) -> None:
+        """Have metrics of all processes be as of now."""
+
+    def status(self) -> dict[str, int]:
+        """How many there are, for people."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from segmentd.http.elsewhere import Elsewhere
 from segmentd.http.exchange import Answer, Request, json_answer
 from segmentd.http.readiness import Readiness
 from segmentd.telemetry import Telemetry
@@ -16,8 +17,16 @@ from segmentd.telemetry import Telemetry
 class OperationsApi:
     """Handlers of `/healthz`, `/readyz`, `/metrics`, `/openapi.json` and `/schema.graphql`."""
 
-    def __init__(self, readiness: Readiness, telemetry: Telemetry, openapi: object, sdl: str) -> None:
-        """sdl: the GraphQL schema in GraphQL's own language."""
+    def __init__(
+        self,
+        readiness: Readiness,
+        telemetry: Telemetry,
+        openapi: object,
+        sdl: str,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
+        """sdl: the GraphQL schema in GraphQL's own language. elsewhere: followers, if there are any."""
+        self._elsewhere = elsewhere
         self._readiness = readiness
         self._telemetry = telemetry
         self._openapi = msgspec.json.encode(openapi)
@@ -31,12 +40,15 @@ class OperationsApi:
         """200 if the service is recovered and accepts writes, else 503 with the reason."""
         reason = self._readiness.reason()
         if reason is None:
-            return json_answer(200, {"status": "ready"})
+            followers = {} if self._elsewhere is None else {"followers": self._elsewhere.status()}
+            return json_answer(200, {"status": "ready", **followers})
         unready = {"status": 503, "request_id": request.request_id, "message": reason}
         return json_answer(503, unready, (("retry-after", "1"),))
 
     async def metrics(self, request: Request) -> Answer:
-        """200 with all metrics, as Prometheus text or OpenMetrics."""
+        """200 with all metrics, those of followers added, as Prometheus text or OpenMetrics."""
+        if self._elsewhere is not None:
+            await self._elsewhere.scrape()
         body, content_type = self._telemetry.render(request.headers.get("accept", ""))
         return Answer(200, body, (("content-type", content_type),))
 

@@ -61,6 +61,8 @@ class LocalStore:
         self._storage = storage
         self._journal = folder.open_journal()
         self._index = folder.open_index()
+        self.environments = (self._journal, self._index)
+        """For whoever looks after their readers."""
         self._sizes: defaultdict[int, int] = defaultdict(int)
         self._shards = [Shard(self._sizes) for _ in range(runtime.shards)]
         self._audiences = AudienceTable(limits.audiences_max)
@@ -222,10 +224,6 @@ class LocalStore:
     def failure(self) -> str | None:
         """See MembershipStore."""
         return self.committer.failure
-
-    def clear_dead_readers(self) -> int:
-        """Clear LMDB's reader slots of processes that died, which pin pages; returns how many there were."""
-        return self._journal.reader_check() + self._index.reader_check()
 
     def reader(self, kinds: Mapping[str, int], settings: MembersSettings) -> LocalMembers:
         """What reads members from the index. kinds: high-confidence identifier names with their numbers."""

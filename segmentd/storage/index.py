@@ -33,6 +33,7 @@ from segmentd.domain.identifiers import KIND_NUMBER_MAX
 from segmentd.domain.segments import SegmentRecord
 from segmentd.storage.environment import open_environment, read_errors, write_errors
 from segmentd.storage.errors import StorageError
+from segmentd.storage.readers import Reader, readers_in
 from segmentd.storage.records import segment_fields, segment_from_fields
 
 AUDIENCE_KEY = Struct(">I")
@@ -217,6 +218,10 @@ class Index:
     def reader_check(self) -> int:
         """Clear reader slots of processes that died; returns how many."""
         return self._env.reader_check()
+
+    def readers(self) -> list[Reader]:
+        """Who holds a snapshot now, in any process."""
+        return readers_in("index", self._env.readers())
 
     def copy_to(self, path: Path) -> None:
         """Copy the environment, as of now, into the existing empty folder `path`. Raises FolderUnusableError."""

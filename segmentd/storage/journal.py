@@ -14,6 +14,7 @@ import lmdb
 
 from segmentd.storage.environment import open_environment, read_errors, write_errors
 from segmentd.storage.errors import StoreFullError
+from segmentd.storage.readers import Reader, readers_in
 
 _SEQ = Struct(">Q")
 # Removing a record costs about a microsecond and dirties a page; a bound keeps every commit short.
@@ -106,6 +107,10 @@ class Journal:
     def reader_check(self) -> int:
         """Clear reader slots of processes that died; returns how many."""
         return self._env.reader_check()
+
+    def readers(self) -> list[Reader]:
+        """Who holds a snapshot now, in any process."""
+        return readers_in("journal", self._env.readers())
 
     def copy_to(self, path: Path) -> None:
         """Copy the environment, as of now, into the existing empty folder `path`. Raises FolderUnusableError."""
