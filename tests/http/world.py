@@ -144,9 +144,10 @@ class UnsettledReader:
 class World:
     """An app and all that it stands on."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, store: Any = None) -> None:
+        """store: a real one, in the place of the memory's."""
         self.settings = settings or settings_with()
-        self.store = MemoryStore()
+        self.store: Any = store or MemoryStore()
         self.catalog = MemoryCatalog(self.settings.limits.segments_max)
         self.schema = schema_of(self.settings)
         self.engine = GraphQLEngine(self.store, self.catalog, self.schema, self.settings.graphql)
@@ -178,7 +179,8 @@ class World:
 
     def _insight(self) -> Insight:
         history = History(self.settings.console, partial(counts_of, self.telemetry), dict)
-        return Insight(self.store.memberships_of, self.store.stats, RememberingObserver(self.telemetry), history)
+        of_key = self.store.memberships_of if isinstance(self.store, MemoryStore) else self.store.memberships
+        return Insight(of_key, self.store.stats, RememberingObserver(self.telemetry), history)
 
     async def ask(
         self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b""
