@@ -138,6 +138,7 @@ def _opened(settings: Settings, folder: DataFolder, listener: socket.socket) -> 
         telemetry=telemetry,
         insight=Insight(store.memberships, store.stats, observed, history),
         elsewhere=neighbours,
+        published=None if neighbours is None else store.publication,
     )
     return _Parts(keyring, telemetry, store, catalog, imports, forgetting, readiness, history, neighbours, app)
 

@@ -30,7 +30,7 @@ from segmentd.http.connection import HttpConnection, UploadRequest
 from segmentd.http.console import ConsoleApi
 from segmentd.http.cors import Cors
 from segmentd.http.customers import CustomersApi
-from segmentd.http.edge import Edge
+from segmentd.http.edge import Edge, Published
 from segmentd.http.elsewhere import Elsewhere
 from segmentd.http.errors import events_shape, graphql_shape
 from segmentd.http.events import Applies, EventsApi
@@ -104,9 +104,10 @@ def build_app(
     telemetry: Telemetry,
     insight: Insight,
     elsewhere: Elsewhere | None = None,
+    published: Published | None = None,
     clock: Callable[[], float] = time.time,
 ) -> App:
-    """elsewhere: followers, if there are any. clock: seconds since the epoch."""
+    """elsewhere: followers, if there are any; published: to them. clock: seconds since the epoch."""
     limits = settings.limits
     event_rules, segment_rules = _rules(settings, schema)
     routes = [
@@ -135,6 +136,7 @@ def build_app(
         access_log=settings.log.level == "debug",
         guesses=GuessLimit(settings.rates.wrong_keys_per_minute, settings.rates.wrong_key_addresses_max),
         proxies_in_front=settings.rates.proxies_in_front,
+        published=published,
     )
     return App(edge, settings.server.request_read_seconds_max)
 
@@ -175,7 +177,7 @@ def _api_routes(settings: Settings, events: EventsApi, segments: SegmentsApi, gr
     limits = settings.limits
     yield Route(
         "/v3/events",
-        {"POST": Operation(events.post, "public")},
+        {"POST": Operation(events.post, "public", shows=False)},
         shape=events_shape,
         body_bytes_max=limits.events_body_bytes_max,
         limit_name="events_body_bytes_max",

@@ -7,6 +7,7 @@ Invariants:
 1. `answer` always returns an answer; only cancellation leaves it otherwise.
 2. Nothing of a request is looked at before its key was found good, except its path, method and headers.
 3. Every answer has `x-request-id`; on public paths it has the CORS headers, errors included.
+4. No answer shows less than a follower showed when the request came.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from contextvars import Token
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
@@ -34,6 +35,13 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", 
 _TRACEPARENT_CHARS_MAX: Final = 128  # 55 today (W3C Trace Context); later versions may be longer
 
 _log = structlog.get_logger(__name__)
+
+
+class Published(Protocol):
+    """What followers may show already; see `segmentd.runtime.publication`."""
+
+    def is_behind(self) -> bool: ...
+    async def merged(self) -> None: ...
 
 
 class _Begun(NamedTuple):
@@ -58,9 +66,10 @@ class Edge:
         access_log: bool,
         guesses: GuessLimit,
         proxies_in_front: int = 0,
+        published: Published | None = None,
     ) -> None:
         """clock: seconds since the epoch. access_log: one line a request, at debug level. guesses: of unknown keys.
-        proxies_in_front: how many add to `X-Forwarded-For`.
+        proxies_in_front: how many add to `X-Forwarded-For`. published: to followers, None if there are none.
         """
         self._routes = routes
         self._keyring = keyring
@@ -71,6 +80,7 @@ class Edge:
         self._access_log = access_log
         self._guesses = guesses
         self._proxies_in_front = proxies_in_front
+        self._published = published
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -103,6 +113,8 @@ class Edge:
         operation = None if route is None else route.operation(request.method)
         at_once = None if operation is None else operation.at_once
         if route is None or operation is None or at_once is None or at_once.may_wait(request):
+            return None
+        if self._published is not None and self._published.is_behind():
             return None
         begun = self._begin(request, match)
         try:
@@ -164,6 +176,8 @@ class Edge:
                 f"{request.method[:20]} is not served at {route.template}; allowed: {route.allow}.", route.allow
             )
         self._admit(request, route, operation, trouble)
+        if self._published is not None and operation.shows and route.drains and self._published.is_behind():
+            await self._published.merged()
         return await operation.handle(request)
 
     def _admit(self, request: Request, route: Route, operation: Operation, trouble: Refusal | None) -> None:

@@ -39,11 +39,15 @@ class AtOnce(msgspec.Struct, frozen=True):
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """What one method of a route does. needs: the right of the key; None: no key is asked for."""
+    """What one method of a route does. needs: the right of the key; None: no key is asked for.
+
+    shows: whether the answer tells what the store holds, which must not be older than what followers show.
+    """
 
     handle: Handler
     needs: Right | None
     at_once: AtOnce | None = None
+    shows: bool = True
 
 
 class Route(msgspec.Struct, frozen=True):
