@@ -62,7 +62,7 @@ class DataFolder:
 
         journal = self._open_valid(open_in) if generation is None else open_in(generation)
         if not read_only:
-            sync_folder(journal.path)
+            self._sync_store(journal.path)
         return journal
 
     def open_index(self, *, read_only: bool = False, generation: str | None = None) -> Index:
@@ -74,8 +74,13 @@ class DataFolder:
 
         index = self._open_valid(open_in) if generation is None else open_in(generation)
         if not read_only:
-            sync_folder(index.path)
+            self._sync_store(index.path)
         return index
+
+    def _sync_store(self, path: Path) -> None:
+        """What LMDB made, its folder too where it was missing after a crash, outlasts a power cut."""
+        sync_folder(path)
+        sync_folder(self.path)
 
     def generation(self) -> str:
         """The valid generation; "" for the first one. Raises FolderUnusableError."""

@@ -40,21 +40,38 @@ def held_by_another_process(path: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_a_power_cut_while_a_folder_is_made_leaves_no_store_without_its_format(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    on_disk: list[set[str]] = []
+@pytest.fixture
+def on_disk(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """The names in a folder, each time that a folder is synced."""
+    synced: list[set[str]] = []
     fsync = os.fsync
 
     def noted(handle: int) -> None:
         if stat.S_ISDIR(os.fstat(handle).st_mode):
-            on_disk.append(set(os.listdir(handle)))
+            synced.append(set(os.listdir(handle)))
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", noted)
+    return synced
+
+
+def test_a_power_cut_while_a_folder_is_made_leaves_no_store_without_its_format(
+    tmp_path: Path, on_disk: list[set[str]]
+) -> None:
     open_folder(tmp_path / "data").close()
     first = next(names for names in on_disk if "format.json" in names)
     assert not first & {"journal", "index"}, "a cut may leave the folders and not the format"
+
+
+def test_a_store_that_is_made_late_outlasts_a_power_cut(tmp_path: Path, on_disk: list[set[str]]) -> None:
+    open_folder(tmp_path / "data").close()
+    # So the power was cut just after the format was written.
+    for name in ("journal", "index"):
+        (tmp_path / "data" / name).rmdir()
+    on_disk.clear()
+    with open_folder(tmp_path / "data") as folder:
+        Store(folder).close()
+    assert any({"format.json", "journal", "index"} <= names for names in on_disk)
 
 
 def test_a_new_folder_is_made_with_its_format(tmp_path: Path) -> None:
