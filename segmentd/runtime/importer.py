@@ -12,7 +12,7 @@ to the floor a job may be cancelled, from there on it goes through.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import islice
 from typing import BinaryIO, Final, TypeVar
 
@@ -31,7 +31,7 @@ from segmentd.storage.importscan import ScanArguments, ScanReport, swept_key
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_SLICES_READ: Final = 16
+_SLICES_READ: Final = 8
 """Slices read from disk in one call; the job is saved at most so often."""
 _SLICES_AHEAD: Final = 2
 """One is committed while the next one is prepared."""
@@ -159,12 +159,10 @@ class Importer:
         path = self._jobs.folder.staged(job.id)
         size = path.stat().st_size
         saved = trio.current_time()
-        prefix = bytes([job.kind_number])
         with path.open("rb", 1 << 18) as staged:
             staged.seek(job.cursor)
             while lines := await _read_lines(staged, self._slice_changes * _SLICES_READ):
-                keys = [prefix + line[:-1] for line in lines]
-                await self._qualify_some(job, keys, number)
+                await self._qualify_some(job, lines, number)
                 job.cursor += sum(map(len, lines))
                 job.progress = _CHECKED + (_QUALIFIED - _CHECKED) * job.cursor / size
                 if trio.current_time() - saved > _SAVE_SECONDS:
@@ -175,23 +173,24 @@ class Importer:
             await self._end(job, "completed", "Dry run; nothing was changed.")
         return True
 
-    async def _qualify_some(self, job: ImportJob, keys: list[bytes], number: int | None) -> None:
+    async def _qualify_some(self, job: ImportJob, lines: list[bytes], number: int | None) -> None:
         """Returns when all of them are visible."""
+        prefix = bytes([job.kind_number])
         ahead = trio.CapacityLimiter(_SLICES_AHEAD)
 
-        async def write(slice_keys: Sequence[bytes]) -> None:
+        async def write(some: list[bytes]) -> None:
             async with ahead:
+                keys = [prefix + line[:-1] for line in some]
+                words, qualified = await self._lists.listed(keys, number, job.as_of_ms)
                 if number is not None:
                     self._require_number(job, number)
-                part = self._lists.listed(slice_keys, number, job.as_of_ms)
-                if part.words and not job.dry_run:
-                    await self._lists.write(part.words)
+                if words and not job.dry_run:
+                    await self._lists.write(words)
                     hit("import_qualifying")
-                job.qualified += part.qualified
-                job.unchanged += part.unchanged
-                await trio.lowlevel.checkpoint()
+                job.qualified += qualified
+                job.unchanged += len(keys) - qualified
 
-        await _all(write, _slices(keys, self._slice_changes))
+        await _all(write, _slices(lines, self._slice_changes))
 
     async def _sweep(self, job: ImportJob, number: int) -> None:
         """Disqualify members that are not listed and older than the import."""

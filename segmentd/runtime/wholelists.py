@@ -12,7 +12,6 @@ news, so that the same list once more costs no write; (3) every method may be re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
 import structlog
 import trio
 
@@ -28,19 +27,14 @@ from segmentd.storage.journal import Journal
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+_FOLD_CHANGES = 100_000
+"""So many changes are worth a fold. The sweep waits for the last one; what is folded by then is not waited for."""
+_KEYS_AT_ONCE = 250
+"""Looked up before queries get their turn; a fraction of a millisecond."""
 _PAUSE_SECONDS = 0.05
 _PAUSE_UNAVAILABLE_SECONDS = 1.0
 _OUTCOME_SECONDS_MAX = 10.0
 """A commit is answered in milliseconds; a committer that died by a defect never answers."""
-
-
-class Slice(msgspec.Struct, frozen=True):
-    """Some listed identifiers: what is to be written, and what that does."""
-
-    words: list[Word]
-    qualified: int
-    """Those that become members."""
-    unchanged: int
 
 
 class WholeLists:
@@ -72,6 +66,8 @@ class WholeLists:
         self._checkpointing = checkpointing
         self.index_path = index_path
         self._journal_bytes_max = journal_bytes_max
+        self._unfolded = 0
+        """Changes since a fold was asked for."""
 
     def number(self, audience_id: str) -> int | None:
         """The number of an audience now; it changes when the audience is deleted and comes up again."""
@@ -87,21 +83,26 @@ class WholeLists:
         floor = 0 if number is None else self._gate.floors.get(number, 0)
         return max(floor, self._audiences.inherited_floor(audience_id))
 
-    def listed(self, keys: Sequence[bytes], number: int | None, as_of_ms: int) -> Slice:
-        """What it takes to have `keys` qualified at `as_of_ms`. number: None for an audience that has nobody yet."""
+    async def listed(self, keys: Sequence[bytes], number: int | None, as_of_ms: int) -> tuple[list[Word], int]:
+        """(what it takes to have `keys` qualified at `as_of_ms`, how many of them become members).
+
+        number: None for an audience that has nobody yet.
+        """
         if number is None:
-            return Slice([], len(keys), 0)
+            return [], len(keys)
         target = v_of(as_of_ms, True)
         word = number << V_BITS | target
         shard_of_key = self._shard_of_key
         words: list[Word] = []
         qualified = 0
-        for key in keys:
-            v = find(shard_of_key(key).words(key), number)
-            if v is None or v < target:
-                words.append((key, word))
-                qualified += v is None or v & 1
-        return Slice(words, qualified, len(keys) - qualified)
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            for key in keys[start : start + _KEYS_AT_ONCE]:
+                v = find(shard_of_key(key).words(key), number)
+                if v is None or v < target:
+                    words.append((key, word))
+                    qualified += v is None or v & 1
+            await trio.lowlevel.checkpoint()
+        return words, qualified
 
     def outdated(self, keys: Sequence[bytes], number: int, as_of_ms: int) -> tuple[list[Word], int]:
         """(tombstones for those of `keys` that are still outdated members, how many are or already were swept)."""
@@ -121,6 +122,10 @@ class WholeLists:
     async def write(self, words: Sequence[Word]) -> None:
         """Make changes durable and visible, however long it takes."""
         await self._commit(lambda: Write(imported=words))
+        self._unfolded += len(words)
+        if self._unfolded >= _FOLD_CHANGES:
+            self._unfolded = 0
+            self._checkpointing.wake()
 
     async def raise_floor(self, number: int, as_of_ms: int) -> None:
         """Void qualifications from before `as_of_ms` from now on; when it returns, older ones are visible."""

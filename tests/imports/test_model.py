@@ -142,7 +142,8 @@ async def test_the_same_list_once_more_changes_nothing(tmp_path: Path) -> None:
         await imports.jobs.settled()
         assert (again.state, again.qualified, again.unchanged, again.disqualified) == ("completed", 0, 4, 0)
         keys = [SCHEMA.key(KIND, person) for person in PEOPLE[:4]]
-        assert store.lists.listed(keys, store.lists.number("a"), 5).words == [], "there is nothing to write"
+        words, _ = await store.lists.listed(keys, store.lists.number("a"), 5)
+        assert words == [], "there is nothing to write"
 
 
 async def test_what_happened_after_t_stays_and_what_comes_late_from_before_t_is_void(tmp_path: Path) -> None:
