@@ -22,6 +22,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from segmentd import __version__
+from segmentd.requestmetrics import RequestMetrics
 
 _SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _COUNTS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000)
@@ -36,9 +37,6 @@ _STORE_HELP: Final = {
     "commits_waiting": "Requests that wait to be committed.",
     "unfolded_records": "Journal records that the index does not hold yet.",
 }
-
-
-ROADS: Final = ("lane", "main")
 
 
 class ImportNumbers(Protocol):
@@ -67,21 +65,8 @@ class Telemetry:
         build.labels(__version__, platform.python_version()).set(1)
 
     def _define_edge(self) -> None:
-        self._requests = Histogram(
-            "segmentd_http_request_seconds",
-            "Time from the whole request to its answer, by route template, method and status.",
-            ["route", "method", "status"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self._requests_by_labels: dict[tuple[str, str, int], Histogram] = {}
-        roads = Counter(
-            "segmentd_http_requests",
-            "Answered requests by the road they came in by: lane (plain events and queries), main (all others).",
-            ["road"],
-            registry=self.registry,
-        )
-        self._roads = {road: roads.labels(road) for road in ROADS}
+        self._requests = RequestMetrics(_SECONDS)
+        self.registry.register(self._requests)
         self._events = Counter(
             "segmentd_events",
             "Events by action (qualify, disqualify, other, unknown) and outcome: accepted; dropped (other types);"
@@ -130,13 +115,8 @@ class Telemetry:
         )
 
     def requested(self, route: str, method: str, status: int, seconds: float, road: str) -> None:
-        """One answered request. road: one of ROADS."""
-        self._roads[road].inc()
-        labels = (route, method, status)
-        child = self._requests_by_labels.get(labels)
-        if child is None:
-            child = self._requests_by_labels[labels] = self._requests.labels(route, method, str(status))
-        child.observe(seconds)
+        """One answered request. road: `lane` or `main`."""
+        self._requests.observe((route, method, status), seconds, road)
 
     def refused(self, route: str, reason: str) -> None:
         """One refused request; reason: the refusal's code."""
@@ -193,12 +173,7 @@ class Telemetry:
 
     def answered(self, route: str) -> dict[float, float]:
         """Upper bound in seconds → how many requests to `route` were answered within it; the last bound is infinite."""
-        found: dict[float, float] = {}
-        for (template, _, _), child in self._requests_by_labels.items():
-            if template == route:
-                for bound, count in _buckets(child):
-                    found[bound] = found.get(bound, 0.0) + count
-        return found
+        return self._requests.within(route)
 
     def watch_imports(self, counts: Callable[[], ImportNumbers]) -> None:
         """Show what imports have done since the start, and how many there are."""
@@ -212,14 +187,6 @@ class Telemetry:
 
 def _counted(counter: Counter) -> float:
     return next(sample.value for metric in counter.collect() for sample in metric.samples if "_total" in sample.name)
-
-
-def _buckets(histogram: Histogram) -> Iterator[tuple[float, float]]:
-    """(upper bound in seconds, requests up to it) of one histogram, ascending."""
-    for metric in histogram.collect():
-        for sample in metric.samples:
-            if sample.name.endswith("_bucket"):
-                yield float(sample.labels["le"]), sample.value
 
 
 class _PlansCollector:

@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "lateness": set[str](),
     "logs": set[str](),
     "processmetrics": set[str](),
-    "telemetry": set[str](),
+    "requestmetrics": set[str](),
+    "telemetry": {"requestmetrics"},
     "storage": {"domain", "settings"},
     "runtime": {"storage", "domain", "settings"},
     "graphql": {"runtime", "domain", "settings"},
@@ -57,7 +58,7 @@ OWNED = {
     "quart_trio": {"http"},
     "hypercorn": {"http", "service"},
     "click": {"cli", "commands"},
-    "prometheus_client": {"processmetrics", "telemetry"},
+    "prometheus_client": {"processmetrics", "requestmetrics", "telemetry"},
 }
 
 
