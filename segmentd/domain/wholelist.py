@@ -8,7 +8,7 @@ Reasons never repeat a value of the file, because they are kept with the job and
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +23,7 @@ EVENT_COLUMNS: Final = ("type", "action", "audience_id", "ts")
 """The columns of ODP's import file, besides the identifier."""
 _TS: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,3}0*)?")
 _FILE_NAME: Final = re.compile(r"(.+)\.(?:csv|ndjson|jsonl)(?:\.gz)?")
+_SEPARATORS: Final = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _NAMES_SHOWN_MAX: Final = 10
 _NAME_CHARS_MAX: Final = 64
 
@@ -95,12 +96,27 @@ def chosen_kind(names: Sequence[str], rules: FileRules, line: int) -> Identifier
     if len(highs) == 1:
         return kinds[highs[0]]
     if highs:
-        raise UnreadableFile(f"The file has several identifiers, {shown(highs)}; say which one counts.", line)
+        raise UnreadableFile(
+            f"The file has several identifiers, {shown(highs)}; say which one counts (`identifier`, --identifier).",
+            line,
+        )
     wanted = shown([name for name, kind in kinds.items() if kind.is_high])
     if lows := [name for name in names if name in kinds]:
         raise UnreadableFile(f"{shown(lows)} is a low-confidence identifier; one of {wanted} is needed.", line)
-    hint = "; is the header missing?" if line == 1 else ""
-    raise UnreadableFile(f"No column is an identifier: found {len(names)} columns, needed one of {wanted}{hint}", line)
+    found = f"{len(names)} column{'s' * (len(names) != 1)}"
+    hint = f"; {_hint(names, kinds)}" if line == 1 else ""
+    raise UnreadableFile(f"No column is an identifier: found {found}, needed one of {wanted}{hint}", line)
+
+
+def _hint(names: Sequence[str], kinds: Collection[str]) -> str:
+    """What may be wrong with a header that has no identifier."""
+    for at, name in enumerate(names, start=1):
+        if name.lower() in kinds:
+            return f"column {at} must be written `{name.lower()}`."
+    for separator, word in _SEPARATORS.items():
+        if len(names) == 1 and separator in names[0]:
+            return f"columns must be separated by commas, here it seems to be {word}."
+    return "is the header missing?"
 
 
 def shown(names: Sequence[str]) -> str:

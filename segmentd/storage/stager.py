@@ -133,6 +133,9 @@ def stage(arguments: StagerArguments, read: Callable[[int], bytes], tell: Callab
 
 
 def _is_json(form: Form, text: str) -> bool:
+    """Raises UnreadableFile."""
+    if form != "csv" and text.lstrip()[:1] == "[":
+        raise UnreadableFile("The file is one JSON array; write one object a line, without brackets and commas.", 1)
     return form == "ndjson" or (form == "auto" and text.lstrip()[:1] == "{")
 
 

@@ -13,6 +13,7 @@ from segmentd.domain.wholelist import UnreadableFile
 READ_BYTES: Final = 1 << 18
 _INFLATED_BYTES_MAX: Final = 1 << 20
 _GZIP_MAGIC: Final = b"\x1f\x8b"
+_ZIP_MAGIC: Final = b"PK\x03\x04"
 _GZIP_WINDOW_BITS: Final = 31  # zlib's way to say: 32 KiB window, gzip header and checksum (RFC 1952)
 _BOM: Final = b"\xef\xbb\xbf"
 _UTF16_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
@@ -32,6 +33,8 @@ def blocks(read: Read, *, must_be_gzip: bool = False) -> Iterator[bytes]:
     if first.startswith(_GZIP_MAGIC):
         yield from _inflated(first, read)
         return
+    if first.startswith(_ZIP_MAGIC):
+        raise UnreadableFile("The file is a zip archive, such as a workbook; it must be text (CSV, NDJSON) or gzip.")
     if must_be_gzip and first:
         raise UnreadableFile("The file is sent as gzip, but is none.")
     while first:

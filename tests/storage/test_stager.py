@@ -161,6 +161,10 @@ def test_a_line_feed_inside_quotes_is_no_other_value(tmp_path: Path) -> None:
         (b'fs_user_id\nu-1\n"u-2\nu-3\n', "not closed", 3),
         (b'fs_user_id\nu-1\n"u-2\n' + b"u-3\n" * 5_000, "not closed", 3),
         (b'"fs_user_id\nu-1\n', "not closed", 1),
+        (b"PK\x03\x04 and so on", "zip archive", None),
+        (b"FS_user_ID,ts\nu,5\n", "column 1 must be written `fs_user_id`", 1),
+        (b"type;action;audience_id;ts;fs_user_id\n", "separated by commas, here it seems to be semicolons", 1),
+        (b"ts\tfs_user_id\n", "seems to be tabs", 1),
         (b"fs_user_id\ru-1\ru-2\r", "end with LF or CR LF", 1),
     ],
 )
@@ -172,6 +176,12 @@ def test_a_bad_file_is_refused_with_reason_and_line(
     assert named in report.error
     assert report.error_line == line
     assert not report.done
+
+
+@pytest.mark.parametrize("form", ["auto", "ndjson"])
+def test_an_array_is_no_list_of_objects(tmp_path: Path, form: Form) -> None:
+    report = staged(tmp_path, b'[{"fs_user_id": "u"}]', form)
+    assert (report.error_line, "one object a line" in (report.error or "")) == (1, True)
 
 
 def test_a_line_without_end_is_refused_before_it_is_read(tmp_path: Path) -> None:
