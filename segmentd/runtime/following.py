@@ -215,8 +215,11 @@ class FollowingStore:
         index = self._files.index
         with index.reading() as txn:
             folded = index.folded_seq(txn)
+            if folded < self._index_seq:
+                raise StorageError(f"{index.path}: stands for record {folded}; it stood for {self._index_seq} before")
             if folded < self._record:
-                raise StorageError(f"{index.path}: stands for record {folded}; it stood for {self._record} before")
+                # The overlay has what is between; nothing was cut.
+                return
             for number, row in index.audiences(txn):
                 if row.deleted_ms:
                     self._audiences.retire(number)
@@ -225,7 +228,7 @@ class FollowingStore:
             for step in index.segments(txn):
                 self._table.fold(step)
         self._overlay.clear()
-        self._record = folded
+        self._record = self._index_seq = folded
         self._reloads += 1
 
     def _fold(self, rows: Iterable[tuple[int, bytes]], target: int) -> None:
