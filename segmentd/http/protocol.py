@@ -6,6 +6,7 @@ Invariants:
 1. A connection whose client has left ends at once, and frees its place.
 2. A request's head that has begun is whole within the time for it, or the connection ends without a word.
 3. Bytes that are no HTTP/1.1 request are answered in our shape, and counted.
+4. An HTTP/2 client that resets more streams than a bucket holds loses its connection.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from http import HTTPStatus
 from itertools import chain
 from typing import Final
 
+import h2.errors
+import h2.events
 import h11
+import trio
 from hypercorn.config import Config
-from hypercorn.events import Event, RawData, Updated
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
@@ -27,6 +31,7 @@ from hypercorn.typing import AppWrapper, ConnectionState
 from segmentd.domain.refusals import Refusal
 from segmentd.http.edge import Edge
 from segmentd.http.errors import HeadTooLarge, MalformedRequest, UnknownCoding
+from segmentd.http.ratelimits import TokenBucket
 from segmentd.http.streams import BoundedStream
 from segmentd.settings import ServerSettings
 
@@ -69,6 +74,7 @@ class Protocol(TCPServer):
     async def _read_data(self) -> None:
         if isinstance(self.protocol.protocol, H11Protocol):
             self.protocol.protocol = _HTTP11(self, self._bounded, self._edge)
+        self._calm_http2()
         await super()._read_data()
         self._reads = False
         await self.idle_task.stop()
@@ -76,9 +82,46 @@ class Protocol(TCPServer):
             # Hypercorn's HTTP/2 may wait for ever to hand an answer to a connection that is closed.
             self._bounded.end_in_time()
 
+    def _calm_http2(self) -> None:
+        """Bound what a client may reset, now (ALPN) or when the connection turns out to be HTTP/2 (h2c)."""
+        wrapper = self.protocol
+        handle, settings = wrapper.handle, self.config
+
+        async def handled(event: Event) -> None:
+            spoken = wrapper.protocol
+            await handle(event)
+            if wrapper.protocol is not spoken and isinstance(wrapper.protocol, H2Protocol):
+                calm(wrapper.protocol, settings.h2_max_concurrent_streams)
+
+        if isinstance(wrapper.protocol, H2Protocol):
+            calm(wrapper.protocol, settings.h2_max_concurrent_streams)
+        else:
+            wrapper.handle = handled  # type: ignore[method-assign]
+
     async def protocol_send(self, event: Event) -> None:
         if self._reads or not isinstance(event, Updated):
             await super().protocol_send(event)
+
+
+def calm(protocol: H2Protocol, streams_max: int) -> None:
+    """End the connection of a client that resets streams faster than it could use them (CVE-2023-44487).
+
+    A reset frees the stream at once, but what it began goes on: without a bound, one connection could begin any number
+    of requests. So resets have a bucket, ten times as large as the streams that may be open at a time.
+    """
+    resets = TokenBucket(streams_max, 10.0, trio.current_time())
+    handle_events = protocol._handle_events
+
+    async def bounded(events: list[h2.events.Event]) -> None:
+        count = sum(isinstance(event, h2.events.StreamReset) for event in events)
+        if count and resets.take(count, trio.current_time()):
+            protocol.connection.close_connection(error_code=h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+            await protocol._flush()
+            await protocol.send(Closed())
+            return
+        await handle_events(events)
+
+    protocol._handle_events = bounded  # type: ignore[method-assign]
 
 
 class _Connection(h11.Connection):

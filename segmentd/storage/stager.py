@@ -122,14 +122,30 @@ def stage(arguments: StagerArguments, read: Callable[[int], bytes], tell: Callab
     try:
         content = blocks(read, must_be_gzip=arguments.gzip)
         texts = text_blocks(content, line_bytes_max=arguments.line_bytes_max)
-        first = next(texts, (1, ""))
-        texts = itertools.chain([first], texts)
-        kind = _json(staging, texts) if _is_json(arguments.form, first[1]) else _csv(staging, texts)
+        begun = _begun(texts, arguments.line_bytes_max) if arguments.form == "auto" else [next(texts, (1, ""))]
+        texts = itertools.chain(begun, texts)
+        kind = _json(staging, texts) if _is_json(arguments.form, begun[-1][1]) else _csv(staging, texts)
         tell(staging.finish(kind))
     except UnreadableFile as error:
         tell(StagingReport(error=error.message, error_line=error.line))
     except OSError as error:
         tell(StagingReport(error=f"The file cannot be staged: {error.strerror}."))
+
+
+def _begun(texts: Iterator[tuple[int, str]], bytes_max: int) -> list[tuple[int, str]]:
+    """The first blocks, up to the first one that has more than white space: it tells the form, however the bytes came.
+
+    Raises UnreadableFile: there is too much white space to hold it.
+    """
+    blocks_read, blank = [], 0
+    for line, text in texts:
+        blocks_read.append((line, text))
+        blank += len(text) - len(text.lstrip())
+        if blank > bytes_max:
+            raise UnreadableFile(f"The file begins with more than {bytes_max} characters of white space.", 1)
+        if not text.isspace():
+            break
+    return blocks_read or [(1, "")]
 
 
 def _is_json(form: Form, text: str) -> bool:

@@ -239,3 +239,11 @@ def test_the_largest_ts_of_the_file_is_told(tmp_path: Path) -> None:
     rows = "".join(f"passthrough,qualify,vip,{ts},u{ts}\n" for ts in (5, 9.25, 3))
     assert staged(tmp_path, f"{HEADER}{rows}".encode()).latest_ts_ms == 9_250
     assert staged(tmp_path, b"fs_user_id\nu\n").latest_ts_ms is None
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1 << 18])
+def test_white_space_in_front_does_not_decide_the_form_however_the_bytes_come(tmp_path: Path, piece: int) -> None:
+    for content in (b'\n \n{"fs_user_id": "u-1"}\n', b"\n\r\nfs_user_id\nu-1\n"):
+        report = staged(tmp_path, content, "auto", piece=piece)
+        assert (report.error, report.distinct) == (None, 1)
+    assert "white space" in (staged(tmp_path, b"\n" * 5_000 + b"fs_user_id\nu-1\n", "auto", piece=piece).error or "")

@@ -26,7 +26,7 @@ class _Routes:
 
 @cache
 def _heads() -> Heads:
-    return Heads(cast(Edge, _Routes()))
+    return Heads(cast(Edge, _Routes()), ("/v3/graphql", "/v3/events"))
 
 
 def head(data: bytes) -> None:
