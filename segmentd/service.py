@@ -5,12 +5,14 @@ answer those in flight → drain the catalog, the committer and the shards → c
 A SIGKILL at any moment is safe as well: what was acknowledged is in the journal.
 """
 
+import errno
 import gc
 import signal
 import socket
+import time
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 import trio
@@ -39,6 +41,10 @@ from segmentd.settings import Settings
 from segmentd.storage.errors import StorageError
 from segmentd.storage.folder import DataFolder
 from segmentd.telemetry import Telemetry
+
+# The followers of an owner that was killed have its port until they notice, which is within a second.
+_LEFTOVER_SECONDS_MAX: Final = 2.0
+_LISTEN_AGAIN_SECONDS: Final = 0.05
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -154,6 +160,8 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
                 watchers.start_soon(parts.keyring.watch)
                 watchers.start_soon(lateness.sample, parts.telemetry.loop_late)
                 await watchers.start(_watch_signals, parts, stopping)
+                if parts.neighbours is not None:
+                    watchers.start_soon(_restart_followers, parts.neighbours)
                 if certificates is not None:
                     watchers.start_soon(certificates.watch)
                 async with trio.open_nursery() as edge:
@@ -175,7 +183,6 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
                     if parts.neighbours is not None:
                         watchers.start_soon(parts.neighbours.run)
                         watchers.start_soon(parts.neighbours.look_after_readers, parts.store.environments)
-                        watchers.start_soon(_restart_followers, parts.neighbours)
                     parts.readiness.ready()
                 watchers.cancel_scope.cancel()
             parts.catalog.close()
@@ -254,10 +261,14 @@ def _imports(settings: Settings, schema: IdentifierSchema, store: LocalStore) ->
 
 def _listener(settings: Settings) -> socket.socket:
     host, port = settings.server.address
-    try:
-        return open_listener(host, port, settings.server.connections_max)
-    except OSError as error:
-        raise StartError(f"[server] listen = {settings.server.listen}: {error.strerror or error}") from error
+    patience = time.monotonic() + (_LEFTOVER_SECONDS_MAX if settings.server.followers else 0)
+    while True:
+        try:
+            return open_listener(host, port, settings.server.connections_max)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= patience:
+                raise StartError(f"[server] listen = {settings.server.listen}: {error.strerror or error}") from error
+        time.sleep(_LISTEN_AGAIN_SECONDS)  # nothing else runs yet
 
 
 def _certificates(settings: Settings) -> Certificates | None:

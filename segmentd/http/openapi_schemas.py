@@ -205,6 +205,11 @@ def _common_schemas() -> Json:
             reason=_TEXT,
             request_id=_TEXT,
         ),
-        "State": _object(("status",), closed=True, status=_TEXT),
+        "State": _object(
+            ("status",),
+            closed=True,
+            status=_TEXT,
+            followers=_object(("ready", "wanted"), closed=True, ready=_NUMBER, wanted=_NUMBER),
+        ),
         "Document": {"type": "object"},
     }
