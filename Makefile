@@ -1,6 +1,7 @@
 # Needs make and python3 >= 3.11 with venv; everything else is installed into $(VENV).
 #   make serve   install what is needed and serve with the development configuration
 #   make test    the whole test suite
+#   make soak    the simulation under seeds that nobody has seen, until stopped or until one breaks a promise
 #   make check   style, format, types, import direction
 #   make fuzz    every fuzzing target for FUZZ_SECONDS (600), from its corpus; what breaks a promise is left in artifacts/
 #   make bench   segmentd beside its peers, one table, dated files in bench/results (ARGS="--quick" for a short look)
@@ -13,7 +14,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: serve test check fuzz bench constraints vendored clean tools
+.PHONY: serve test soak check fuzz bench constraints vendored clean tools
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -26,6 +27,10 @@ serve: $(VENV)/.installed
 # -rs: every skipped test says why.
 test: $(VENV)/.installed-all tools
 	$(BIN)/pytest -rs
+
+# One seed again: $(BIN)/python -m tests.simulation --seed N
+soak: $(VENV)/.installed-all
+	$(BIN)/python -m tests.simulation $(ARGS)
 
 check: $(VENV)/.installed-all
 	$(BIN)/ruff check .
