@@ -134,7 +134,9 @@ class Reactor:
         """Read and answer all that is ready, then send: a client woken by the first answer finds the others there."""
         answered: list[tuple[Connection, bytes, bool]] = []
         for descriptor, flags in self._epoll.poll(0, ANSWERS_A_TURN_MAX):
-            connection = self._connections[descriptor]
+            connection = self._connections.get(descriptor)
+            if connection is None:
+                continue  # Closed here while another process has it: its edges cannot be switched off any more.
             connection.ended = flags != select.EPOLLIN
             if descriptor not in self._resting:
                 connection.unread = True

@@ -143,6 +143,21 @@ async def test_a_number_that_was_given_to_another_connection_stays_with_it(
     reactor.remove(now)
 
 
+async def test_what_comes_for_a_socket_that_another_process_still_has_is_overlooked(
+    reactor: Reactor, pairs: list[Pair], nursery: trio.Nursery
+) -> None:
+    gone, other = reactor.add(pairs[0].here.fileno(), echo), reactor.add(pairs[1].here.fileno(), echo)
+    nursery.start_soon(reactor.rest, other)
+    await trio.testing.wait_all_tasks_blocked()
+    with pairs[0].here.dup():
+        pairs[0].here.close()
+        reactor.remove(gone)
+        pairs[0].there.send(b"echo")
+        await trio.testing.wait_all_tasks_blocked()
+        pairs[1].there.send(b"echo")
+        assert await heard(pairs[1]) == b"echo"
+
+
 async def test_a_removed_connection_is_not_read(reactor: Reactor, pairs: list[Pair]) -> None:
     reactor.remove(reactor.add(pairs[0].here.fileno(), echo))
     pairs[0].there.send(b"echo")
