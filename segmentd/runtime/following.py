@@ -183,9 +183,8 @@ class FollowingStore:
             # It has become visible since the look above. What was never visible here is another owner's.
             if self._visible.get() < folded:
                 raise StorageError(f"{self._files.index.path}: stands for record {folded}, which is not visible")
-        if folded != self._index_seq:
-            self._index_seq = folded
-            self._overlay.drop(folded)
+        self._index_seq = folded
+        self._overlay.drop(folded)
 
     def end(self) -> None:
         """What leaving it does."""

@@ -65,7 +65,26 @@ def test_what_the_index_has_taken_over_is_dropped_but_for_one_table() -> None:
     overlay.drop(7)
     assert overlay.changes == 4
     overlay.drop(10)
+    overlay.drop(10)
+    overlay.drop(10)
+    overlay.drop(10)
     assert (overlay.changes, overlay.entries) == (0, 0)
+
+
+def test_what_is_dropped_is_freed_in_pieces_but_faster_than_more_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TABLE_CHANGES", 1_000)
+    monkeypatch.setattr(module, "FREED_MIN", 10)
+    overlay = Overlay()
+    held = []
+    for seq in range(1, 101):
+        changes: list[Word] = [(b"%d" % (seq * 100 + number), word_of(1, 2)) for number in range(100)]
+        overlay.fold(seq, JournalRecord(changes=changes))
+        before = overlay.entries
+        overlay.drop(seq // 40 * 40)
+        assert before - overlay.entries <= 10 + 2 * 100
+        held.append(overlay.entries - overlay.changes)
+    assert max(held) > 1_000, "nothing was freed later"
+    assert held[-1] == 0
 
 
 def test_records_without_changes_take_no_room() -> None:

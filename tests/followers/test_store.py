@@ -120,10 +120,10 @@ async def test_the_overlay_is_bounded_by_what_is_not_folded(tmp_path: Path, foll
     async with owner(tmp_path / "data") as begun:
         follower.open(tmp_path / "data", begun.page)
         unfolded = 0
-        for batch in range(60):
+        for batch in range(140):
             await begun.store.apply([change(b"\0%d" % (batch * size + n), "red", 1, True) for n in range(size)])
             unfolded += size
-            if batch % 25 == 24:
+            if batch % 50 == 49:
                 begun.store.fold_published()
                 unfolded = 0
             follower.ask("catch_up")
