@@ -97,6 +97,7 @@ class FollowerProcess:
         settings, store = begin.settings, self._store
         schema = identifier_schema(settings, store.kind_numbers(list(settings.identifiers)))
         engine = GraphQLEngine(store, store, schema, settings.graphql)
+        self._telemetry.watch_plans(lambda: engine.answered_by_plans)
         self._keyring = Keyring(settings.keys, path_in(Path(settings.storage.path)), settings.rates)
         graphql = FollowingGraphQL(engine, store, settings.limits, self._fail)
         return FollowerServer(
