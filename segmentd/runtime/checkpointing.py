@@ -4,16 +4,14 @@ Invariants: (1) the journal may be cut up to `folded_seq` and no further; (2) a 
 later each time; it can lose nothing, because a fold is one transaction.
 """
 
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
 
-import msgspec
 import structlog
 import trio
 
+from segmentd.runtime.children import Child, ChildDiedError, child
 from segmentd.runtime.committer import CommitObserver
 from segmentd.storage.checkpointer import CheckpointerArguments, FoldReport
 
@@ -21,13 +19,6 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _RESTART_SECONDS_FIRST = 0.2
 _RESTART_SECONDS_MAX = 10.0
-# A fold that is under way at shutdown may end; if it does not, killing it is safe.
-_END_SECONDS_MAX = 5.0
-_REPORT_BYTES_MAX = 65_536
-
-
-class CheckpointerDiedError(Exception):
-    """The child went away in the middle of the conversation."""
 
 
 class JournalDepth(Protocol):
@@ -42,60 +33,32 @@ class JournalDepth(Protocol):
 class CheckpointerProcess:
     """Conversation with the child."""
 
-    def __init__(self, process: trio.Process) -> None:
-        self._process = process
-        self._buffer = b""
+    def __init__(self, started: Child) -> None:
+        self._child = started
 
     async def fold(self, seq: int) -> FoldReport:
-        """Have everything folded up to journal record `seq`. Raises CheckpointerDiedError."""
+        """Have everything folded up to journal record `seq`. Raises ChildDiedError."""
         return await self._ask(b"fold %d\n" % seq)
 
     async def sweep(self) -> FoldReport:
-        """Have one step of the sweep of deleted audiences done. Raises CheckpointerDiedError."""
+        """Have one step of the sweep of deleted audiences done. Raises ChildDiedError."""
         return await self._ask(b"sweep\n")
 
     async def _ask(self, command: bytes) -> FoldReport:
-        assert self._process.stdin is not None  # noqa: S101
-        try:
-            await self._process.stdin.send_all(command)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise CheckpointerDiedError("it does not listen") from error
+        if not await self._child.send(command):
+            raise ChildDiedError("it does not listen")
         return await self.report()
 
     async def report(self) -> FoldReport:
-        """The next report. Raises CheckpointerDiedError."""
-        assert self._process.stdout is not None  # noqa: S101
-        while b"\n" not in self._buffer:
-            received = await self._process.stdout.receive_some(_REPORT_BYTES_MAX)
-            if not received:
-                raise CheckpointerDiedError(f"it ended with status {await self._process.wait()}")
-            self._buffer += received
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return msgspec.json.decode(line, type=FoldReport)
+        """The next report. Raises ChildDiedError."""
+        return await self._child.answer(FoldReport)
 
 
 @asynccontextmanager
 async def checkpointer_process(arguments: CheckpointerArguments) -> AsyncIterator[CheckpointerProcess]:
-    """Run the child; at the end it is asked to stop, and killed if it does not."""
-    command = [sys.executable, "-m", "segmentd.storage.checkpointer", msgspec.json.encode(arguments).decode()]
-    try:
-        process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    except OSError as error:
-        # No memory or no process to be had just now; the journal can wait.
-        raise CheckpointerDiedError(f"it cannot be started: {error}") from error
-    try:
-        yield CheckpointerProcess(process)
-    finally:
-        with trio.CancelScope(shield=True):
-            assert process.stdin is not None  # noqa: S101
-            await process.stdin.aclose()
-            with trio.move_on_after(_END_SECONDS_MAX):
-                await process.wait()
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-            assert process.stdout is not None  # noqa: S101
-            await process.stdout.aclose()
+    """Run the child. At the end a fold that is under way may end; if it does not, killing it is safe."""
+    async with child("segmentd.storage.checkpointer", arguments, patient=True) as started:
+        yield CheckpointerProcess(started)
 
 
 class Checkpointing:
@@ -202,7 +165,7 @@ class Checkpointing:
                         await self._sweep(process)
                         pause = _RESTART_SECONDS_FIRST
                 continue
-            except CheckpointerDiedError as error:
+            except ChildDiedError as error:
                 self._observer.checkpoint_failed()
                 # What it was asked for is still wanted; whoever waits at a barrier must not wait for the next time.
                 self._wake.set()

@@ -1,6 +1,7 @@
 """Conversation with a child process: its arguments as JSON, its standard input as bytes, its answers as JSON lines.
 
-The child is killed at the end if it still runs; whatever the children of this program do, that is safe.
+At the end its input is closed, and it is killed if it still runs; whatever the children of this program do, that is
+safe.
 """
 
 import subprocess
@@ -22,6 +23,10 @@ T = TypeVar("T")
 
 class ChildDiedError(Exception):
     """The child went away, or answered nonsense, in the middle of the conversation."""
+
+
+class ChildNotStartedError(ChildDiedError):
+    """There was no child: no process, memory or descriptor to be had just now."""
 
 
 class Child:
@@ -56,27 +61,34 @@ class Child:
             if len(self._buffer) > _LINE_BYTES_MAX:
                 raise ChildDiedError("it answered too long a line")
         line, _, self._buffer = self._buffer.partition(b"\n")
-        return msgspec.json.decode(line, type=kind)
+        try:
+            return msgspec.json.decode(line, type=kind)
+        except msgspec.MsgspecError as error:
+            raise ChildDiedError(f"it answered nonsense: {error}") from error
 
 
 @asynccontextmanager
-async def child(module: str, arguments: msgspec.Struct) -> AsyncIterator[Child]:
-    """Run `python -m module ARGUMENTS` for as long as the block runs. Raises ChildDiedError."""
+async def child(module: str, arguments: msgspec.Struct, *, patient: bool = False) -> AsyncIterator[Child]:
+    """Run `python -m module ARGUMENTS` for as long as the block runs. Raises ChildNotStartedError.
+
+    patient: it has its time to end also where the block is left early, by an exception or cancelled.
+    """
     command = [sys.executable, "-m", module, msgspec.json.encode(arguments).decode()]
     try:
         process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     except OSError as error:
-        # No process, memory or descriptor to be had just now: as if it had died at once, so that callers try again.
-        raise ChildDiedError(f"it cannot be started: {error.strerror}") from error
+        # As if it had died at once, so that callers try again.
+        raise ChildNotStartedError(f"it cannot be started: {error.strerror}") from error
+    end_seconds_max = _END_SECONDS_MAX if patient else 0.0
     try:
         yield Child(process)
-        await process.stdin.aclose()  # type: ignore[union-attr]
-        with trio.move_on_after(_END_SECONDS_MAX):
-            await process.wait()
+        end_seconds_max = _END_SECONDS_MAX
     finally:
         with trio.CancelScope(shield=True):
+            await process.stdin.aclose()  # type: ignore[union-attr]
+            with trio.move_on_after(end_seconds_max):
+                await process.wait()
             if process.returncode is None:
                 process.kill()
             await process.wait()
-            await process.stdin.aclose()  # type: ignore[union-attr]
             await process.stdout.aclose()  # type: ignore[union-attr]

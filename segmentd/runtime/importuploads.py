@@ -15,7 +15,7 @@ from segmentd.domain.identifiers import IdentifierSchema
 from segmentd.domain.importjob import Form, ImportJob
 from segmentd.domain.refusals import Overloaded, StoreUnavailable
 from segmentd.domain.wholelist import UnreadableFile
-from segmentd.runtime.children import Child, ChildDiedError, child
+from segmentd.runtime.children import Child, ChildDiedError, ChildNotStartedError, child
 from segmentd.runtime.importjobs import ImportJobs
 from segmentd.settings import ImportsSettings
 from segmentd.storage.importjobs import new_job_id
@@ -28,7 +28,7 @@ FILE_CHUNK_BYTES: Final = 1 << 18
 
 
 class StagerDiedError(StoreUnavailable):
-    """The process that reads the file died, over this file or for want of memory; it may go well the next time."""
+    """The process that reads the file died over it, or for want of memory; it may go well the next time."""
 
 
 class ImportWish(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +87,8 @@ class ImportUploads:
             taken = True
         except (ChildDiedError, OSError) as error:
             log.error("an upload could not be staged", source=wish.source, reason=str(error))
-            kind = StagerDiedError if isinstance(error, ChildDiedError) else StoreUnavailable
+            died = isinstance(error, ChildDiedError) and not isinstance(error, ChildNotStartedError)
+            kind = StagerDiedError if died else StoreUnavailable
             raise kind("The file could not be staged; see the log.", self._retry_after_seconds) from error
         finally:
             self._running -= 1

@@ -26,7 +26,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[trio.Process]:
     async def noted(arguments: CheckpointerArguments) -> AsyncIterator[CheckpointerProcess]:
         opened: AbstractAsyncContextManager[CheckpointerProcess] = start(arguments)
         async with opened as process:
-            started.append(process._process)
+            started.append(process._child._process)
             yield process
 
     monkeypatch.setattr(module, "checkpointer_process", noted)

@@ -10,7 +10,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from segmentd.runtime import checkpointing as module
-from segmentd.runtime.checkpointing import CheckpointerDiedError, Checkpointing
+from segmentd.runtime.checkpointing import Checkpointing
+from segmentd.runtime.children import ChildDiedError
 from segmentd.storage.checkpointer import CheckpointerArguments, FoldReport
 from tests.runtime.staged import Observer
 
@@ -32,7 +33,7 @@ class Script:
 
     def __init__(self, journal: Depth) -> None:
         self.journal = journal
-        self.answers: deque[FoldReport | CheckpointerDiedError] = deque()
+        self.answers: deque[FoldReport | ChildDiedError] = deque()
         self.silent = False
         """Whether it says nothing more once its answers are used up."""
         self.starts: list[float] = []
@@ -47,7 +48,7 @@ class Script:
         self.starts.append(trio.current_time())
         if self.cannot_start:
             self.cannot_start -= 1
-            raise CheckpointerDiedError("it cannot be started")
+            raise ChildDiedError("it cannot be started")
         yield self
 
     async def fold(self, seq: int) -> FoldReport:
@@ -66,7 +67,7 @@ class Script:
         if self.silent and not self.answers:
             await trio.sleep_forever()
         answer = self.answers.popleft() if self.answers else FoldReport(seq=self.journal.last_seq)
-        if isinstance(answer, CheckpointerDiedError):
+        if isinstance(answer, ChildDiedError):
             raise answer
         return answer
 
@@ -165,7 +166,7 @@ async def test_an_error_is_counted_and_the_fold_tried_again(autojump_clock: Mock
 
 
 async def test_a_checkpointer_that_dies_is_started_later_each_time(autojump_clock: MockClock, world: World) -> None:
-    world.script.answers.append(CheckpointerDiedError("killed"))
+    world.script.answers.append(ChildDiedError("killed"))
 
     world.commit(JOURNAL_BYTES)
     await wait_all_tasks_blocked()
@@ -179,7 +180,7 @@ async def test_a_checkpointer_that_dies_is_started_later_each_time(autojump_cloc
 
 
 async def test_a_barrier_survives_the_death_of_the_checkpointer(autojump_clock: MockClock, world: World) -> None:
-    world.script.answers.extend([FoldReport(seq=1, more=True), CheckpointerDiedError("killed")])
+    world.script.answers.extend([FoldReport(seq=1, more=True), ChildDiedError("killed")])
     world.commit()
     world.commit()
     assert await world.checkpointing.barrier() == 2
@@ -202,7 +203,7 @@ async def test_a_process_that_cannot_be_made_is_a_death_like_any_other(monkeypat
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(trio.lowlevel, "open_process", no_process)
-    with pytest.raises(CheckpointerDiedError, match=r"cannot be started: .*Resource temporarily unavailable"):
+    with pytest.raises(ChildDiedError, match=r"cannot be started: .*Resource temporarily unavailable"):
         async with module.checkpointer_process(ARGUMENTS):
             raise AssertionError("never reached")
 
