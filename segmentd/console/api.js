@@ -1,6 +1,7 @@
 // The API, with the key of whoever signed in. The key lives in this variable and nowhere else: a reload forgets it.
 
 let key = null;
+let open = false;
 
 export class ApiError extends Error {
   constructor(status, message, body) {
@@ -11,23 +12,24 @@ export class ApiError extends Error {
 }
 
 export const session = {
-  get open() { return key !== null; },
+  get open() { return open; },
   /** Called when the server no longer takes the key. */
   ended: () => {},
   /** Try a key. Resolves with the status; rejects where it is not private, and then nothing has changed. */
   async begin(secret) {
-    const before = key;
     key = secret;
     try {
-      return await get("/v3/status");
+      const status = await get("/v3/status");
+      open = true;
+      return status;
     } catch (error) {
-      key = before;
+      key = null;
       throw error.status === 403
         ? new ApiError(403, "This key is not known here, or it is a public one; the console needs a private key.")
         : error;
     }
   },
-  end() { key = null; },
+  end() { key = null; open = false; },
 };
 
 /** The answer to a request: {status, headers, body}. Rejects with ApiError. */
@@ -98,7 +100,7 @@ async function read(response) {
 }
 
 function refused(status, body) {
-  if (status === 403 && body?.message === "Forbidden" && key !== null) session.ended();
+  if (status === 403 && body?.message === "Forbidden" && open) session.ended();
   const line = body?.detail?.line ? ` (line ${body.detail.line})` : "";
   const said = body?.message ?? body?.detail?.message ?? body?.errors?.[0]?.message ?? `The server answered ${status}.`;
   return new ApiError(status, said + line, body);

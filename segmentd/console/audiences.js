@@ -30,8 +30,9 @@ export async function audiencesView(main) {
           ? el("a", { href: `#/imports/${encodeURIComponent(row.last_import.id)}` }, time(row.last_import.as_of)) : "–" },
         { title: "Segments", cell: (row) => row.segment_ids.length
           ? row.segment_ids.map((id) => el("a", { class: "chip", href: `#/segments/${id}`, text: id }))
-          : el("button", { type: "button", class: "small", text: "Create segment", "aria-label": `Create a segment for ${row.audience_id}`,
-            onclick: () => segmentForm({ audience: row.audience_id, done: (id) => (location.hash = `#/segments/${id}`) }) }) },
+          : el("button", { type: "button", class: "small",
+            onclick: () => segmentForm({ audience: row.audience_id, done: (id) => (location.hash = `#/segments/${id}`) }) },
+          "Create segment", el("span", { class: "unseen", text: ` for ${row.audience_id}` })) },
       ], rows, all.checked ? "No event or import has named an audience yet." : "Every audience has a segment."),
       el("p", { class: "note", role: "status", text: rows.length ? `${count(rows.length)} of ${count(page.total)}` : "" }),
       page.next ? el("button", { type: "button", class: "quiet", text: "Show more",

@@ -135,6 +135,8 @@ function leave(error) {
   signIn(error);
 }
 
+// The address names the view, so this link must not change it.
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
 session.ended = () => leave(new Error("The key is no longer in force. Sign in with another one."));
 document.getElementById("sign-out").addEventListener("click", () => { leave(); tell("Signed out."); });
 addEventListener("hashchange", () => show().then(() => session.open && main.focus({ preventScroll: false })));

@@ -1,27 +1,30 @@
 // GraphiQL with a field for the key and queries to begin with. The key lives in this page alone: GraphiQL's own headers
 // editor is switched off, because GraphiQL would keep what is written there.
 
-(() => {
+(async () => {
+  // The first identifier that this server takes.
+  const schema = await (await fetch("/schema.graphql", { credentials: "omit" })).text();
+  const identifier = /(\w+): String/.exec(schema.split("customer(")[1])?.[1] ?? "fs_user_id";
   const EXAMPLES = [
-    { query: `# Which segments is a customer in? (a public key is enough)
-query Customer($user: String) {
-  customer(fs_user_id: $user) {
-    audiences(subset: ["vip_gold", "buyers_90d"], states: ["qualified", "not_qualified"]) {
+    `# Which segments is a customer in? (a public key is enough)
+query Customer {
+  customer(${identifier}: "u-17") {
+    audiences(states: ["qualified", "not_qualified"]) {
       edges { node { name state qualified_at updated_at } }
     }
   }
-}`, variables: `{ "user": "u-17" }` },
-    { query: `# All segments with their exact sizes
-query Segments($first: Int, $after: String) {
-  audiences(first: $first, after: $after) {
+}`,
+    `# All segments with their exact sizes
+query Segments {
+  audiences(first: 20) {
     totalCount
     pageInfo { hasNextPage endCursor }
     edges { node { name revision description is_ready size external_audience_id } }
   }
-}`, variables: `{ "first": 20 }` },
-    { query: `# The members of one segment (needs a private key)
-query Members($name: String!) {
-  audience(name: $name) {
+}`,
+    `# The members of one segment (needs a private key)
+query Members {
+  audience(name: "vip_gold") {
     name
     size
     members(first: 10) {
@@ -29,8 +32,8 @@ query Members($name: String!) {
       edges { node { identifier value qualified_at source } }
     }
   }
-}`, variables: `{ "name": "vip_gold" }` },
-  ];
+}`,
+  ].map((query) => ({ query }));
   let key = "";
   const { createElement } = React;
   const state = document.getElementById("key-state");
@@ -39,10 +42,13 @@ query Members($name: String!) {
   /** Sends a query; GraphiQL also shows what was refused. */
   async function ask(request) {
     if (!key) return { errors: [{ message: "Give a key in the field above first." }] };
+    // Right after a change of tabs GraphiQL may still name the operation of the one before.
+    const { operationName, ...rest } = request;
+    const named = operationName && new RegExp(`\\b${operationName}\\b`).test(request.query) ? request : rest;
     const response = await fetch("/v3/graphql", {
       method: "POST",
       headers: { "content-type": "application/json", "accept": "application/json", "x-api-key": key },
-      body: JSON.stringify(request),
+      body: JSON.stringify(named),
       credentials: "omit",
     });
     if (response.status === 403) return { errors: [{ message: "Forbidden: give a key above that is known here." }] };
