@@ -17,6 +17,7 @@ from segmentd.http.tls import CertificateError, Certificates
 from segmentd.settings import ServerSettings
 from tests.http.conftest import Served, start
 from tests.http.world import PUBLIC, World, event, settings_with
+from tests.serverprocess import ServerDiedError, ServerProcess
 
 
 class Made(NamedTuple):
@@ -150,16 +151,15 @@ def broken(files: Made, authority: trustme.CA, what: str) -> str:
 
 @pytest.mark.parametrize("what", ["missing", "no certificate", "another key", "expired"])
 def test_a_certificate_that_cannot_serve_stops_the_start_with_file_and_reason(
-    files: Made, authority: trustme.CA, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+    files: Made, authority: trustme.CA, tmp_path: Path, what: str
 ) -> None:
     reason = broken(files, authority, what)
     with pytest.raises(CertificateError, match=reason):
         Certificates(files.settings)
-    config = tmp_path / "segmentd.toml"
-    named = f'tls_certificate_file = "{files.certificate}"\ntls_key_file = "{files.key}"\n'
-    config.write_text(f'[server]\nlisten = "127.0.0.1:0"\n{named}')
-    assert run(["serve", "--config", str(config), "--data", str(tmp_path / "data")]) == 1
-    assert "segmentd: [server] tls_" in capsys.readouterr().err
+    named = {"tls_certificate_file": str(files.certificate), "tls_key_file": str(files.key)}
+    with pytest.raises(ServerDiedError, match=r"segmentd: \[server\] tls_") as died:
+        ServerProcess(tmp_path, {"server": named}).start()
+    assert died.value.returncode == 1
 
 
 def test_a_key_with_a_password_is_refused_and_nobody_is_asked(files: Made) -> None:
