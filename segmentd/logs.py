@@ -6,6 +6,7 @@ Invariants:
 1. Nothing of the log goes to stdout; stdout has the start line and what commands print.
 2. A line written while a request is served carries its `request_id`, and its `traceparent` if it had one.
 3. A traceback never shows the values of variables: they may be secrets or people's identifiers.
+4. What clients said cannot begin a line or move a terminal's cursor: JSON escapes it, and so does the form for people.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from __future__ import annotations
 import logging
 import sys
 from contextvars import ContextVar
+from io import StringIO
 from typing import Literal, TextIO
 
 import msgspec
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 LIBRARY_LEVEL = logging.WARNING  # Libraries tell of their normal work at `info`; that is ours to tell.
 
@@ -60,7 +62,25 @@ def _last(form: Literal["json", "human"], *, colors: bool) -> list[Processor]:
     if form == "json":
         tracebacks = ExceptionDictTransformer(show_locals=False)
         return [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
-    return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)]
+    return [_escaped, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_traceback)]
+
+
+def _escaped(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = _visible(value)
+    return event
+
+
+def _traceback(stream: TextIO, exc_info: ExcInfo) -> None:
+    """structlog's plain one, whose lines may quote what a client said."""
+    written = StringIO()
+    structlog.dev.plain_traceback(written, exc_info)
+    stream.write("\n".join(_visible(line) for line in written.getvalue().split("\n")))
+
+
+def _visible(text: str) -> str:
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _configure_libraries(target: TextIO, level: int, shared: list[Processor], last: list[Processor]) -> None:
