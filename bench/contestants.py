@@ -16,7 +16,7 @@ import secrets
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -96,7 +96,7 @@ class Contestant(abc.ABC):
 class Segmentd(Contestant):
     """segmentd itself. `overrides`: lines of TOML by section, to choose a road."""
 
-    def __init__(self, name: str, describes: str, overrides: dict[str, dict[str, bool]]) -> None:
+    def __init__(self, name: str, describes: str, overrides: Mapping[str, Mapping[str, bool | int]]) -> None:
         super().__init__()
         self.name = name
         self.describes = describes
