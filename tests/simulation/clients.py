@@ -11,6 +11,7 @@ from segmentd.domain.events import parse_events
 from segmentd.domain.membership import v_of
 from segmentd.domain.refusals import InvalidEvents, Refusal, SegmentNotFound, StoreUnavailable
 from segmentd.domain.segments import SegmentDefinition
+from tests.simulation.backups import take_backup
 from tests.simulation.imports import ImportClients
 from tests.simulation.life import IDENTIFIER, Life
 from tests.simulation.looks import look, look_at_members, marks_of
@@ -64,6 +65,7 @@ class Clients:
             self.delete_audience: 1,
             self.forget: 1,
             self.read_members: 2,
+            self.back_up: 1,
         }
         chosen = life.machine.chance.random.choices(list(weights), list(weights.values()))[0]
         return lambda: chosen(life)
@@ -203,6 +205,10 @@ class Clients:
             return
         if not life.dead:
             look_at_members(life, self.promises, before)
+
+    async def back_up(self, life: Life) -> None:
+        """Copy the store."""
+        await take_backup(life, self.promises, self.name("backup"))
 
     def forgotten_for_good(self, life: Life) -> set[str]:
         """The ghosts whose requests are complete."""
