@@ -31,7 +31,7 @@ function customer(body) {
   const now = body.memberships.filter((one) => one.state === "qualified").length;
   const said = body.confidence === "low"
     ? `${body.identifier} has low confidence: events never change memberships by it.`
-    : body.total ? `Member of ${count(now)} of ${count(body.total)} audiences that ever decided about this customer.`
+    : body.total ? `Member of ${count(now)} of ${count(body.total)} audiences that know this customer.`
       : "No event or import has ever decided about this customer.";
   return [
     el("h2", {}, `${body.identifier} `, code(body.value)),
