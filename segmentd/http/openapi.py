@@ -9,6 +9,7 @@ from __future__ import annotations
 from segmentd import __version__
 from segmentd.http.openapi_console import console_paths, console_schemas
 from segmentd.http.openapi_imports import import_paths, import_schemas
+from segmentd.http.openapi_links import add_links
 from segmentd.http.openapi_members import member_paths, member_schemas
 from segmentd.http.openapi_parts import (
     JSON_TYPE,
@@ -29,7 +30,7 @@ from segmentd.settings import LimitsSettings, Settings
 def document(settings: Settings) -> Json:
     """The OpenAPI document of a server with these settings."""
     limits = settings.limits
-    return {
+    shown: Json = {
         "openapi": "3.1.0",
         "info": {
             "title": "segmentd",
@@ -62,6 +63,8 @@ def document(settings: Settings) -> Json:
             },
         },
     }
+    add_links(shown["paths"])
+    return shown
 
 
 def _events(limits: LimitsSettings) -> Json:

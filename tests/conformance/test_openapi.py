@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from segmentd.http.openapi_links import LINKS
 from tests.serverprocess import PRIVATE_KEY, PUBLIC_KEY, ServerProcess
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 EXAMPLES_MAX = 15
 SEED = 17
 OPERATIONS_MIN = 10
+CHAINS_MAX = 60
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +27,37 @@ def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerPr
         server.terminate()
 
 
-@pytest.mark.parametrize("key", [PRIVATE_KEY, PUBLIC_KEY, "no such key", None])
-def test_every_answer_is_a_documented_one(server: ServerProcess, tmp_path: Path, key: str | None) -> None:
-    folder = Path(sys.executable).parent
-    program = shutil.which("schemathesis", path=str(folder))
-    assert program is not None, f"schemathesis is not installed in {folder}"
+def schemathesis(server: ServerProcess, folder: Path, key: str | None, *options: str) -> str:
+    """What a run of schemathesis prints that finds nothing wrong."""
+    programs = Path(sys.executable).parent
+    program = shutil.which("schemathesis", path=str(programs))
+    assert program is not None, f"schemathesis is not installed in {programs}"
     command = [
         *(program, "--config-file", str(CONFIGURATION), "run", f"{server.url}/openapi.json", "--checks", "all"),
-        *("--max-examples", str(EXAMPLES_MAX), "--seed", str(SEED), "--generation-database", "none", "--no-color"),
+        *("--seed", str(SEED), "--generation-database", "none", "--no-color", *options),
         *(() if key is None else ("--header", f"x-api-key: {key}")),
     ]
     # It writes its files into the current folder.
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert run.returncode == 0, f"{run.stdout}{run.stderr}"
-    tested = re.search(r"Tested: (\d+)", run.stdout)
-    assert tested is not None, run.stdout
+    return run.stdout
+
+
+@pytest.mark.parametrize("key", [PRIVATE_KEY, PUBLIC_KEY, "no such key", None])
+def test_every_answer_is_a_documented_one(server: ServerProcess, tmp_path: Path, key: str | None) -> None:
+    said = schemathesis(server, tmp_path, key, "--max-examples", str(EXAMPLES_MAX))
+    tested = re.search(r"Tested: (\d+)", said)
+    assert tested is not None, said
     assert int(tested[1]) >= OPERATIONS_MIN
+
+
+def test_what_one_answer_names_the_next_request_finds(server: ServerProcess, tmp_path: Path) -> None:
+    """Chains of requests along the links: what was made is there, what was deleted is not, and nothing fails."""
+    said = schemathesis(
+        server, tmp_path, PRIVATE_KEY, "--phases", "stateful", "--max-examples", str(CHAINS_MAX), "--workers", "1"
+    )
+    # Links that are defined, and some that are found by the shapes of requests and answers.
+    links = re.search(r"API Links:\s+(\d+) covered / (\d+)", said)
+    assert links is not None, said
+    assert int(links[2]) >= sum(map(len, LINKS.values()))
+    assert int(links[1]) > 0
