@@ -6,8 +6,9 @@
 <data>/imports/<job id>/sweep-...   members to disqualify, see `importscan`
 ```
 
-A folder without job.json is an upload that was never answered; it is removed at the next start. What is besides
-job.json goes as soon as the job has ended. Blocking: call in a worker thread.
+A folder without job.json is an upload that was never answered or was refused, and so is one with a job that has not
+ended and has no list: the list is on disk before job.json is, and goes after it. Both are removed at the next start.
+What is besides job.json goes as soon as the job has ended. Blocking: call in a worker thread.
 """
 
 import os
@@ -15,13 +16,17 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from segmentd.domain.importjob import ImportJob
 from segmentd.storage.folder import sync_folder
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _JOB: Final = "job.json"
 _STAGED: Final = "staged"
@@ -53,8 +58,13 @@ class JobFolder:
         sync_folder(self._path.parent)
 
     def remove(self, job_id: str) -> None:
-        """Remove all of a job; what is not there is no error."""
-        shutil.rmtree(self._path / job_id, ignore_errors=True)
+        """Remove all of a job, durably where the disk allows it; what is not there is no error."""
+        folder = self._path / job_id
+        # First that it is a job at all, so that no crash leaves one without its list.
+        with suppress(OSError):
+            (folder / _JOB).unlink()
+            sync_folder(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def write(self, job_id: str, encoded: bytes) -> None:
         """Replace job.json, durably. Raises OSError."""
@@ -87,4 +97,8 @@ class JobFolder:
                 continue
             if job.is_ended:
                 self.drop_staged(job.id)
+            elif not self.staged(job.id).exists():
+                log.warning("an import that was refused is removed", job=job.id)
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
             yield job

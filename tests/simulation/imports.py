@@ -12,7 +12,7 @@ import trio
 
 from segmentd.domain.importjob import ImportJob
 from segmentd.domain.membership import v_of
-from segmentd.domain.refusals import Refusal
+from segmentd.domain.refusals import Refusal, StoreUnavailable
 from segmentd.runtime.importuploads import ImportWish
 from tests.simulation.life import IDENTIFIER, Life
 from tests.simulation.promises import AUDIENCES, PEOPLE, CellAct, Promises, decided, floor_raised, swept
@@ -35,7 +35,6 @@ class Sent:
     cancelled: bool = False
     """Whether a client was told that it was cancelled."""
     over: bool = False
-    uploading: bool = True
 
 
 class ImportClients:
@@ -82,12 +81,13 @@ class ImportClients:
         try:
             await life.imports.uploads.take(wish, _chunks(life, "nonsense\n" if unreadable else _file(listed)))
         except Refusal as refusal:
-            if not life.dead:
-                life.machine.say("refused", request, type(refusal).__name__)
+            if life.dead:
+                return
+            life.machine.say("refused", request, type(refusal).__name__)
+            # Where the disk fails while the job is noted, the next start tells whether it was.
+            if type(refusal) is not StoreUnavailable:
                 self._over(sent, self._promises.refused)
             return
-        finally:
-            sent.uploading = life.dead
         if not life.dead:
             life.machine.say("taken", request)
             sent.taken = True
@@ -120,7 +120,7 @@ class ImportClients:
             if sent.over:
                 continue
             if job is None:
-                if started or not sent.uploading:
+                if started:
                     self._over(sent, self._promises.refused)
             elif job.is_ended:
                 self._end(sent, job, started)
