@@ -17,8 +17,8 @@ from tests.simulation.chance import FAULTS
 from tests.simulation.simulate import SimulationError, simulate
 from tests.sources import ROOT
 
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "1500"))
-SEEDS_TO_FIND_A_BUG_MAX = 500
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "1000"))
+SEEDS_TO_FIND_A_BUG_MAX = 1500
 """The rarest of them shows within a fifth of these."""
 BLOCK = 250
 
