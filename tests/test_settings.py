@@ -294,8 +294,9 @@ def test_a_wrong_variable_is_named(name: str, text: str, reason: str) -> None:
     assert message_of(None, **{f"SEGMENTD_{name}": text}) == f"SEGMENTD_{name}: {reason}"
 
 
-def test_other_variables_and_the_failpoint_of_the_crash_tests_are_left_alone() -> None:
-    assert load(None, {"HOME": "x", "segmentd_x": "y", "SEGMENTD_FAILPOINT": "before_commit"}) == Settings()
+def test_other_variables_the_clients_key_and_the_failpoint_of_the_crash_tests_are_left_alone() -> None:
+    environ = {"HOME": "x", "segmentd_x": "y", "SEGMENTD_KEY": "z", "SEGMENTD_FAILPOINT": "before_commit"}
+    assert load(None, environ) == Settings()
 
 
 def test_an_option_wins_over_the_environment_and_is_named() -> None:

@@ -25,8 +25,9 @@ from segmentd.settings.model import IdentifierSettings, KeySettings, Section, Se
 
 ENVIRONMENT_PREFIX = "SEGMENTD_"
 
-# Read by storage/failpoints.py: the crash tests end the process at a named point. No setting of an operator.
-FAILPOINT_VARIABLE = "SEGMENTD_FAILPOINT"
+# No settings of the server: the key of commands that are its clients, which may be exported in the same shell, and
+# what storage/failpoints.py reads for the crash tests.
+NO_SETTINGS = frozenset({"SEGMENTD_KEY", "SEGMENTD_FAILPOINT"})
 
 # Tables whose keys are names that the operator chooses. They are replaced whole.
 NAMED_TABLES: Mapping[str, type[Section]] = {"identifiers": IdentifierSettings, "keys": KeySettings}
@@ -159,7 +160,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _environment(environ: Mapping[str, str]) -> Iterable[Override]:
     known = environment_names()
     for name in sorted(environ):
-        if not name.startswith(ENVIRONMENT_PREFIX) or name == FAILPOINT_VARIABLE:
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in NO_SETTINGS:
             continue
         if name not in known:
             raise SettingsError(f"{name}: unknown environment variable{_nearest(name, known, '{}')}")
