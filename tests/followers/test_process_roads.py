@@ -1,5 +1,6 @@
 """A server with a follower answers generated conversations as one without followers does, wherever they begin."""
 
+import contextlib
 import re
 import socket
 from collections.abc import Iterator
@@ -43,13 +44,13 @@ def said_on(connection: socket.socket, sent: bytes) -> list[Reply]:
     """All answers to `sent`, after which the client closes its sending side."""
     received = b""
     with connection:
-        try:
+        # The server may refuse and close before all is sent; what it said can still be read.
+        with contextlib.suppress(OSError):
             connection.sendall(sent)
             connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
             while part := connection.recv(65_536):
                 received += part
-        except ConnectionError:
-            pass  # The server refused and closed; what it said can still be read.
     return [Reply(reply.status, reply.headers, TIME.sub(b"", reply.body)) for reply in replies(received)]
 
 
