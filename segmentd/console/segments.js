@@ -45,7 +45,11 @@ export async function segmentsView(main, context) {
   };
   let typing;
   search.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(() => load().catch(() => {}), 200); });
-  await Promise.all([load(), context.every(4000, () => figures(strip))]);
+  /** Sizes move; but nothing is drawn anew under whoever is reading on or stands in the list. */
+  const refresh = async () => {
+    if (list.querySelectorAll("tbody tr").length <= PAGE && !list.contains(document.activeElement)) await load();
+  };
+  await Promise.all([context.every(10_000, refresh), context.every(4000, () => figures(strip))]);
 }
 
 function draw(list, rows, total, next, searched) {

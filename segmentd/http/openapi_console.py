@@ -139,7 +139,7 @@ def _history_schemas() -> Json:
         "queries_per_second": _NUMBER,
         "query_seconds": {"type": "array", "items": _NUMBER_OR_NOT, "description": "At each of the quantiles."},
     }
-    pair = {"type": "array", "prefixItems": [_NUMBER, _COUNT], "minItems": 2, "maxItems": 2}
+    pair = {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2, "description": "Time and size."}
     ring = {"seconds": _NUMBER, "points_max": _COUNT}
     traffic = {
         **ring,
