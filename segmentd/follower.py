@@ -33,7 +33,7 @@ from segmentd.graphql.engine import GraphQLEngine
 from segmentd.http.auth import Keyring
 from segmentd.identifiers import identifier_schema
 from segmentd.keyfile import KeyFileError, path_in
-from segmentd.processmetrics import StatsCollector, families_of
+from segmentd.processmetrics import StatsCollector, failed_hand_overs, families_of
 from segmentd.runtime.following import FollowingStore
 from segmentd.settings import Settings
 from segmentd.storage.errors import StorageError
@@ -107,6 +107,7 @@ class FollowerProcess:
             self._channel,
             Tally(self._descriptors.tally, begin.slot),
             begin.slot,
+            failed_hand_overs(self._telemetry.registry).inc,
         )
 
     async def _serve(self) -> None:

@@ -56,6 +56,15 @@ def families_of(registry: CollectorRegistry) -> list[Family]:
     ]
 
 
+def failed_hand_overs(registry: CollectorRegistry) -> Counter:
+    """What a follower counts of them; in the owner's registry it only shows that there may be some."""
+    return Counter(
+        "segmentd_hand_overs_failed",
+        "Connections that ended because they could not be handed to the owner.",
+        registry=registry,
+    )
+
+
 def _samples(metric: Metric) -> Iterator[Sample]:
     for sample in metric.samples:
         if not sample.name.endswith("_created"):
@@ -87,11 +96,9 @@ class ProcessMetrics(Collector):
             ["to"],
             registry=registry,
         )
-        self.hand_overs_failed = Counter(
-            "segmentd_hand_overs_failed",
-            "Connections that ended because they could not be handed over.",
-            registry=registry,
-        )
+        for process in (OWNER, "follower"):
+            self.handed_over.labels(process)  # so that it is shown before the first one
+        failed_hand_overs(registry)
 
     def watch(self, gauges: Callable[[], Mapping[str, Mapping[str, float]]]) -> None:
         """gauges: asked at each scrape; name of a number → process → value, or `ALL` → value."""

@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 import structlog
 import trio
@@ -32,9 +33,17 @@ class FollowerServer:
     """All connections of a follower."""
 
     def __init__(
-        self, edge: Edge, settings: ServerSettings, listener: socket.socket, channel: Channel, tally: Tally, slot: int
+        self,
+        edge: Edge,
+        settings: ServerSettings,
+        listener: socket.socket,
+        channel: Channel,
+        tally: Tally,
+        slot: int,
+        failed: Callable[[], None],
     ) -> None:
-        """listener: the owner's. slot: of this follower in the tally."""
+        """listener: the owner's. slot: of this follower in the tally. failed: told of each hand-over that failed."""
+        self._failed = failed
         self._settings = settings
         self._channel = channel
         self._tally = tally
@@ -105,6 +114,7 @@ class FollowerServer:
         try:
             await self._channel.send(handed, descriptor)
         except (ChannelEndedError, ChannelFullError) as error:
+            self._failed()
             log.error("a connection could not be handed over", reason=str(error))
         else:
             self._tally.sent(self._slot)

@@ -78,7 +78,9 @@ class Load:
             return
         self.acknowledged.extend(identifiers)
         for connection in (reader, writer):
-            if names(connection.ask(query(identifiers[-1]))) != ["gold"]:
+            reply = connection.ask(query(identifiers[-1]))
+            # A service that stops says so.
+            if reply.status != 503 and names(reply) != ["gold"]:
                 self.wrong.append(identifiers[-1])
 
 
