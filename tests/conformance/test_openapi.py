@@ -34,6 +34,9 @@ def schemathesis(server: ServerProcess, folder: Path, key: str | None, *options:
     assert program is not None, f"schemathesis is not installed in {programs}"
     command = [
         *(program, "--config-file", str(CONFIGURATION), "run", f"{server.url}/openapi.json", "--checks", "all"),
+        # The record of a deletion lies below what was deleted, and is there to be read after it; the check takes that
+        # for a thing that was not deleted. That deleted segments and audiences are gone is shown by tests of their own.
+        *("--exclude-checks", "use_after_free"),
         *("--seed", str(SEED), "--generation-database", "none", "--no-color", *options),
         *(() if key is None else ("--header", f"x-api-key: {key}")),
     ]
