@@ -29,7 +29,6 @@ CSV_TYPE: Final = "text/csv"
 # In this order: `*/*` and a missing Accept mean a page.
 OFFERED: Final = (JSON_TYPE, CSV_TYPE, *NDJSON_TYPES)
 _NOT_STORED: Final = ("cache-control", "no-store")
-_TRUTHS: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
 class MembersApi:
@@ -144,13 +143,6 @@ def _form(fields: dict[str, str], request: Request) -> Literal["page", "csv", "n
     if chosen == CSV_TYPE:
         return "csv"
     return "ndjson" if chosen in NDJSON_TYPES else "page"
-
-
-def _truth(fields: dict[str, str], name: str) -> bool:
-    text = fields.get(name, "false")
-    if text not in _TRUTHS:
-        raise InvalidRequest(name, f"The field {name} must be true or false; got {text[:20]!r}.")
-    return _TRUTHS[text]
 
 
 def quality_of_gzip(accept_encoding: str) -> float:
