@@ -24,9 +24,9 @@ help:
 serve: $(VENV)/.installed
 	@exec $(BIN)/segmentd serve --config config/development.toml
 
-# -rs: every skipped test says why.
+# -rs: every skipped test says why. A file's tests stay in one process, because they share servers.
 test: $(VENV)/.installed-all tools
-	$(BIN)/pytest -rs
+	$(BIN)/pytest -rs --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # One seed again: $(BIN)/python -m tests.simulation --seed N
 soak: $(VENV)/.installed-all
