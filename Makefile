@@ -1,7 +1,8 @@
 # Needs make and python3 >= 3.11 with venv; everything else is installed into $(VENV).
 #   make serve   install what is needed and serve with the development configuration
 #   make test    the whole test suite
-#   make soak    the simulation under seeds that nobody has seen, until stopped or until one breaks a promise
+#   make soak    long crashes, power cuts and overload of real servers, then the simulation under seeds that nobody has seen,
+#                until stopped or until one breaks a promise
 #   make check   style, format, types, import direction
 #   make fuzz    every fuzzing target for FUZZ_SECONDS (600), from its corpus; what breaks a promise is left in artifacts/
 #   make bench   segmentd beside its peers, one table, dated files in bench/results (ARGS="--quick" for a short look)
@@ -30,6 +31,7 @@ test: $(VENV)/.installed-all tools
 
 # One seed again: $(BIN)/python -m tests.simulation --seed N
 soak: $(VENV)/.installed-all
+	$(BIN)/pytest -rs -m soak
 	$(BIN)/python -m tests.simulation $(ARGS)
 
 check: $(VENV)/.installed-all

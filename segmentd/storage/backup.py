@@ -16,7 +16,7 @@ from pathlib import Path
 from segmentd.storage.check import CheckReport, check
 from segmentd.storage.errors import FolderUnusableError
 from segmentd.storage.failpoints import hit
-from segmentd.storage.folder import DataFolder, sync_folder
+from segmentd.storage.folder import DataFolder, sync_folder, sync_way_to
 from segmentd.storage.index import Index
 from segmentd.storage.journal import Journal
 
@@ -115,4 +115,4 @@ def _end(part: Path, target: Path) -> None:
             os.close(handle)
     sync_folder(part)
     part.rename(target)
-    sync_folder(target.resolve().parent)
+    sync_way_to(target)

@@ -211,7 +211,7 @@ class DataFolder:
         for made in (self.path / "journal", self.path / "index"):
             made.mkdir(exist_ok=True)
         sync_folder(self.path)
-        sync_folder(self.path.resolve().parent)
+        sync_way_to(self.path)
 
     def _write_format(self, content: dict[str, object]) -> None:
         with (self.path / _FORMAT_PART).open("w") as out:
@@ -240,3 +240,13 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_way_to(path: Path) -> None:
+    """Make the name of a folder durable, and those of all folders on the way to it, which may be as new."""
+    for folder in path.resolve().parents:
+        try:
+            sync_folder(folder)
+        except PermissionError:
+            # Whoever may not even look into it has made nothing in it.
+            continue

@@ -19,7 +19,7 @@ def inspect(server: ServerProcess, model: Model, segment: SegmentModel, touched:
     """
     with server.client(server.private_key) as client:
         open_requests = model.unknown + model.refused
-        found = _segments_of(client, {each for request in open_requests for each in request.touched} | set(touched))
+        found = segments_of(client, {each for request in open_requests for each in request.touched} | set(touched))
         _settle(model, found)
         wrong = {
             key: (model.segments_of(key), names) for key, names in found.items() if model.segments_of(key) != names
@@ -47,7 +47,8 @@ def _applied(request: Request, found: dict[str, list[str]]) -> list[str]:
     return [marker for marker in request.markers if found[marker]]
 
 
-def _segments_of(client: httpx.Client, identifiers: Iterable[str]) -> dict[str, list[str]]:
+def segments_of(client: httpx.Client, identifiers: Iterable[str]) -> dict[str, list[str]]:
+    """identifier → the segments of the model in which it is qualified."""
     asked = sorted(identifiers)
     groups = [asked[start : start + CUSTOMERS_MAX] for start in range(0, len(asked), CUSTOMERS_MAX)]
     return {key: names for group in groups for key, names in zip(group, _ask(client, group), strict=True)}

@@ -29,6 +29,8 @@ class EventClient:
 
     def __init__(self, name: str, seed: str) -> None:
         self._name = name
+        self.acknowledged: list[str] = []
+        """The markers of acknowledged requests, for whoever looks while it sends; only ever grows."""
         self._random = Random(seed)
         self._numbers = itertools.count()
 
@@ -39,6 +41,8 @@ class EventClient:
             while not outcomes or outcomes[-1][1] is not Fate.UNKNOWN:
                 request = self._request()
                 outcomes.append((request, _send(client, request)))
+                if outcomes[-1][1] is Fate.ACKNOWLEDGED:
+                    self.acknowledged += request.markers
                 if outcomes[-1][1] is Fate.ACKNOWLEDGED and self._random.random() < READ_SHARE:
                     _assert_visible(client, request)
         return outcomes
