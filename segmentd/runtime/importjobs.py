@@ -1,6 +1,6 @@
 """All import jobs: in memory for whoever asks, on disk for the next start.
 
-Owns their order (oldest first runs first), their number, and waiting for one to end. Never changes a job itself.
+Owns their order (what has begun is ended first, then the oldest), their number, and waiting for one to end. Never changes a job itself.
 """
 
 from collections.abc import Container, Iterator
@@ -125,12 +125,13 @@ class ImportJobs:
         return states.count("running"), states.count("queued")
 
     async def next(self) -> ImportJob:
-        """The oldest job that has not ended; waits for one."""
+        """The job to run now, the one that a stop has interrupted or else the oldest; waits for one."""
         async with self._changed:
             while True:
-                for job_id in sorted(self._jobs):
-                    if not self._jobs[job_id].is_ended:
-                        return self._jobs[job_id]
+                if waiting := [job for job in self._jobs.values() if not job.is_ended]:
+                    # An upload that began before the interrupted one may have ended after it: its job has the older id.
+                    # If it ran in between, its floor could void what the interrupted one found when it was checked.
+                    return min(waiting, key=lambda job: (job.state != "running", job.id))
                 await self._changed.wait()
 
     async def ended(self, job: ImportJob) -> None:

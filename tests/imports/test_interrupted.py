@@ -13,7 +13,7 @@ from segmentd.domain.membership import v_of
 from segmentd.http.errors import Conflict
 from segmentd.http.exchange import Answer
 from segmentd.http.imports import ImportsApi
-from segmentd.runtime import importer
+from segmentd.runtime import importer, importuploads
 from segmentd.runtime.imports import Imports
 from tests.imports.test_model import KIND, PEOPLE, SCHEMA, decide, members, running, send
 
@@ -87,6 +87,25 @@ async def test_nobody_is_told_of_a_cancellation_before_it_is_on_disk(
             may_write.set()
         assert unwritten == ("cancelled", [])
         assert len(told) == 2
+
+
+@pytest.mark.parametrize("written", [0, 1])
+async def test_an_interrupted_list_is_ended_before_a_later_one_whose_upload_began_earlier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    # An id is given when an upload begins, and jobs are taken when it ends.
+    ids = iter(["000000000002-00000000", "000000000001-00000000"])
+    monkeypatch.setattr(importuploads, "new_job_id", lambda: next(ids))
+    async with running(tmp_path) as (store, imports):
+        gate = Gate(monkeypatch, store.lists, "write", written)
+        await send(imports, PEOPLE[:4], 3)
+        await gate.reached.wait()
+        await send(imports, PEOPLE[2:], 5)
+    async with running(tmp_path) as (store, imports):
+        await imports.jobs.settled()
+        ended = [(job.as_of_ms, job.state, job.reason) for job in imports.jobs.newest_first()]
+        assert ended == [(3, "completed", None), (5, "completed", None)]
+        assert members(store) == set(PEOPLE[2:])
 
 
 async def test_from_the_floor_on_it_is_too_late_to_cancel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
