@@ -7,6 +7,7 @@ A SIGKILL at any moment is safe as well: what was acknowledged is in the journal
 
 import errno
 import gc
+import os
 import signal
 import socket
 import time
@@ -40,6 +41,7 @@ from segmentd.runtime.store import LocalStore
 from segmentd.settings import Settings
 from segmentd.storage.errors import StorageError
 from segmentd.storage.folder import DataFolder
+from segmentd.supervisor import Supervisor, obey_hangups
 from segmentd.telemetry import Telemetry
 
 # The followers of an owner that was killed have its port until they notice, which is within a second.
@@ -153,15 +155,16 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
     certificates = _certificates(settings)
     listener = _listener(settings)
     parts = _opened(settings, folder, listener)
-    stopping = trio.Event()
+    stopping, supervisor = trio.Event(), Supervisor(os.environ)
+    restart = None if parts.neighbours is None else parts.neighbours.restart
     async with trio.open_nursery() as stores:
         async with trio.open_nursery() as catalogs:
             async with trio.open_nursery() as watchers:
                 watchers.start_soon(parts.keyring.watch)
                 watchers.start_soon(lateness.sample, parts.telemetry.loop_late)
-                await watchers.start(_watch_signals, parts, stopping)
-                if parts.neighbours is not None:
-                    watchers.start_soon(_restart_followers, parts.neighbours)
+                await watchers.start(_watch_signals, parts, stopping, supervisor)
+                watchers.start_soon(obey_hangups, supervisor, restart)
+                watchers.start_soon(supervisor.run, parts.readiness.reason)
                 if certificates is not None:
                     watchers.start_soon(certificates.watch)
                 async with trio.open_nursery() as edge:
@@ -209,22 +212,20 @@ async def _recover(store: LocalStore, catalog: Catalog) -> None:
 
 
 async def _watch_signals(
-    parts: _Parts, stopping: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    parts: _Parts,
+    stopping: trio.Event,
+    supervisor: Supervisor,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for number in signals:
             log.info("stopping", signal=signal.Signals(number).name)
+            supervisor.stopping()
             parts.readiness.drain()
             parts.store.committer.hurry()
             stopping.set()
-
-
-async def _restart_followers(neighbours: Neighbours) -> None:
-    """SIGHUP: new followers, one after the other, for instance after an upgrade of what they read."""
-    with trio.open_signal_receiver(signal.SIGHUP) as signals:
-        async for _ in signals:
-            await neighbours.restart()
 
 
 def _history(settings: Settings, telemetry: Telemetry, store: LocalStore, catalog: Catalog) -> History:

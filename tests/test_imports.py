@@ -10,7 +10,7 @@ import pytest
 from tests.sources import ROOT, name_of, python_files, tree
 
 # Modules at the top that know nothing else of segmentd and serve the parts at the edge.
-ALONE = {"keyfile", "lateness", "logs", "processmetrics", "telemetry"}
+ALONE = {"keyfile", "lateness", "logs", "processmetrics", "supervisor", "telemetry"}
 
 # What each part of segmentd may import from segmentd, beside itself.
 MAY_IMPORT = {
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "logs": set[str](),
     "processmetrics": set[str](),
     "requestmetrics": set[str](),
+    "supervisor": set[str](),
     "telemetry": {"requestmetrics"},
     "storage": {"domain", "settings"},
     "runtime": {"storage", "domain", "settings"},
@@ -29,8 +30,9 @@ MAY_IMPORT = {
     "followers": {"http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
     "follower": {"followers", "http", "graphql", "runtime", "storage", "domain", "settings", "identifiers", *ALONE},
     "identifiers": {"domain", "settings"},
+    "client": set[str](),
     "service": {"followers", "identifiers", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
-    "commands": {"service", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
+    "commands": {"client", "service", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
     "cli": {"commands", "service", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
     "__main__": {"cli"},
 }
@@ -42,6 +44,7 @@ OUTSIDE_ONLY = {
     "keyfile": {"msgspec"},
     "storage": {"lmdb", "msgpack", "msgspec", "structlog"},
     "graphql": {"graphql", "msgspec", "structlog"},
+    "client": {"httpx", "msgspec", "trio"},
 }
 
 # No I/O, no clock, no chance and no concurrency in the domain: everything it needs is an argument.
@@ -58,6 +61,7 @@ OWNED = {
     "quart_trio": {"http"},
     "hypercorn": {"http", "service"},
     "click": {"cli", "commands"},
+    "httpx": {"client"},
     "prometheus_client": {"processmetrics", "requestmetrics", "telemetry"},
 }
 
