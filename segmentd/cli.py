@@ -21,6 +21,7 @@ import click
 
 from segmentd import __version__
 from segmentd.commands.backup import backup, restore
+from segmentd.commands.completion import completion
 from segmentd.commands.export import export
 from segmentd.commands.imports import import_files
 from segmentd.commands.keys import keys
@@ -153,3 +154,4 @@ commands.add_command(import_files)
 commands.add_command(export)
 commands.add_command(backup)
 commands.add_command(restore)
+commands.add_command(completion)

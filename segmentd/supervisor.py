@@ -45,7 +45,7 @@ class Supervisor:
         self._send("STOPPING=1")
 
     async def reload(self, restart: Callable[[], Awaitable[None]]) -> None:
-        """Say that something is being replaced, do it, and say that it is done (nothing is said before the first READY)."""
+        """Do `restart`, and say that it begins and that it is done; before the first READY, only do it."""
         if not self._said_ready:
             await restart()
             return

@@ -13,9 +13,18 @@ from segmentd.commands.options import DONE, MISUSED
 
 @click.command()
 @click.argument("segment", metavar="SEGMENT")
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The server.")
-@click.option("--key", envvar="SEGMENTD_KEY", required=True, help="A private key. Better: $SEGMENTD_KEY.")
-@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), default="csv", show_default=True)
+@click.option("--url", metavar="URL", default="http://127.0.0.1:8080", show_default=True, help="The server.")
+@click.option(
+    "--key", metavar="SECRET", envvar="SEGMENTD_KEY", required=True, help="A private key. Better: $SEGMENTD_KEY."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "ndjson"]),
+    default="csv",
+    show_default=True,
+    help="A list for imports (csv), or one event a line with its own time (ndjson).",
+)
 @click.option("--identifier", metavar="NAME", help="Only this identifier; needed for a CSV where there are several.")
 @click.option("--gzip/--plain", "compressed", default=True, show_default=True, help="Compress the file.")
 def export(segment: str, url: str, key: str, form: str, identifier: str | None, compressed: bool) -> int:

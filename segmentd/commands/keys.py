@@ -32,8 +32,12 @@ def keys() -> None:
 @configured
 @click.option("--right", type=click.Choice(["public", "private"]), required=True, help="What the key may do.")
 @click.option("--id", "key_id", metavar="ID", help="Name of the key, to list and revoke it by. Without it: at random.")
-@click.option("--requests-per-second", metavar="N", type=_RATE, help="Beyond, it gets 429. Without it: [rates].")
-@click.option("--events-per-second", metavar="N", type=_RATE, help="Likewise, for events.")
+@click.option(
+    "--requests-per-second", metavar="N", type=_RATE, help="How much it may ask; beyond, 429. Without it: [rates]."
+)
+@click.option(
+    "--events-per-second", metavar="N", type=_RATE, help="How much it may send; beyond, 429. Without it: [rates]."
+)
 def create_key(
     config: Path | None,
     data: str | None,
