@@ -5,7 +5,7 @@ comes late is void: the import has already spoken about that time. The *floor* o
 import, and qualifications below it are dropped, whatever the order in which events and imports arrive.
 
 A forgotten identifier leaves a keyed hash and a time. Changes of it from before that time are dropped, so that a replay
-of old events does not bring it back.
+of old events does not bring it back. What an import says was said when its list was taken, however far its T is ahead.
 
 A deleted audience leaves its number behind, which is never given out again; its id, should it ever be heard of again,
 gets a new number whose floor is the time of the deletion. So changes of a deleted number can only be ones that were on
@@ -17,6 +17,7 @@ journal is merged without further questions, by shards, folds and recovery alike
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from math import inf
 from typing import Final
 from zlib import crc32
 
@@ -65,8 +66,12 @@ class Gate:
         for mark, forgotten_ms in forgotten:
             self.forget(mark, forgotten_ms)
 
-    def admit(self, changes: Sequence[Word]) -> Sequence[Word]:
-        """The changes that still count, in order; `changes` itself if all do."""
+    def admit(self, changes: Sequence[Word], taken_ms: float = inf) -> Sequence[Word]:
+        """The changes that still count, in order; `changes` itself if all do.
+
+        taken_ms: when the list was taken that they come from. Whoever is forgotten later is not spoken of by it any
+        more, not even if its T is ahead of the clock.
+        """
         admitted = changes
         if self.floors:
             floor_of = self.floors.get
@@ -78,8 +83,10 @@ class Gate:
         if self.deleted:
             admitted = [change for change in admitted if change[1] >> V_BITS not in self.deleted]
         if self._crcs:
-            admitted = [change for change in admitted if crc32(change[0]) not in self._crcs or self._is_new(*change)]
+            admitted = [
+                change for change in admitted if crc32(change[0]) not in self._crcs or self._is_new(*change, taken_ms)
+            ]
         return admitted
 
-    def _is_new(self, key: bytes, word: int) -> bool:
-        return ts_ms_of(v_of_word(word)) > self._forgotten.get(self.mark(key), -1)
+    def _is_new(self, key: bytes, word: int, taken_ms: float) -> bool:
+        return min(ts_ms_of(v_of_word(word)), taken_ms) > self._forgotten.get(self.mark(key), -1)

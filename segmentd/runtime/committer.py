@@ -21,7 +21,7 @@ from segmentd.runtime.mailbox import Mailbox, MailboxClosedError, Reply
 from segmentd.runtime.publication import Publication
 from segmentd.runtime.router import Router
 from segmentd.storage.errors import StoreFailureError, StoreFullError
-from segmentd.storage.failpoints import hit
+from segmentd.storage.failpoints import hit, wait
 from segmentd.storage.records import JournalRecord, encode_record
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -45,26 +45,30 @@ class AppendRecord(Protocol):
 class Write:
     """What one request wants durable, and its reply (None, once it is durable and visible)."""
 
-    __slots__ = ("changes", "deleted", "floors", "forgotten", "imported", "reply", "segments", "visible")
+    __slots__ = ("changes", "deleted", "floors", "forgotten", "imported", "reply", "segments", "taken_ms", "visible")
 
     def __init__(
         self,
         changes: Sequence[Word] = (),
         *,
         imported: Sequence[Word] = (),
+        taken_ms: int = 0,
         segments: Sequence[SegmentRecord] = (),
         floors: Sequence[tuple[int, int]] = (),
         forgotten: Sequence[tuple[bytes, int]] = (),
         deleted: Sequence[tuple[int, int, int]] = (),
         visible: Callable[[], None] | None = None,
     ) -> None:
-        """imported: changes that come from an import. floors: (audience number, v). forgotten: (key, ms).
+        """imported: changes that come from an import, whose list was taken at `taken_ms`. floors: (audience number, v).
+
+        forgotten: (key, ms).
 
         deleted: (audience number, floor for its id, ms).
         visible: called once durable, just before the reply; plain code that makes the write be seen.
         """
         self.changes = changes
         self.imported = imported
+        self.taken_ms = taken_ms
         self.floors = floors
         self.forgotten = forgotten
         self.deleted = deleted
@@ -206,7 +210,7 @@ class Committer:
                 self._gate.raise_floor(number, floor)
         for write in group:
             record.changes.extend(self._gate.admit(write.changes))
-            record.imported.extend(self._gate.admit(write.imported))
+            record.imported.extend(self._gate.admit(write.imported, write.taken_ms))
             record.segments.extend(write.segments)
             record.floors.extend(write.floors)
             record.forgotten.extend(write.forgotten)
@@ -238,6 +242,7 @@ class Committer:
             # A scrub failed while this waited for its end.
             raise StoreFailureError(self.failure)
         blob = encode_record(record)
+        wait("slow_commit")
         return self._append(blob), len(blob)
 
     def _acknowledge(self, group: list[Write], seq: int) -> None:

@@ -185,7 +185,7 @@ class Importer:
                 if number is not None:
                     self._require_number(job, number)
                 if words and not job.dry_run:
-                    await self._lists.write(words)
+                    await self._lists.write(words, job.created_ms)
                     hit("import_qualifying")
                 job.qualified += qualified
                 job.unchanged += len(keys) - qualified
@@ -206,7 +206,7 @@ class Importer:
                 self._require_number(job, number)
                 words, swept = self._lists.outdated([swept_key(line) for line in lines], number, job.as_of_ms)
                 if words:
-                    await self._lists.write(words)
+                    await self._lists.write(words, job.created_ms)
                     hit("import_sweeping")
                 job.disqualified += swept
                 done += len(lines)

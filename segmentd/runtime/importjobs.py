@@ -1,6 +1,7 @@
 """All import jobs: in memory for whoever asks, on disk for the next start.
 
-Owns their order (what has begun is ended first, then the oldest), their number, and waiting for one to end. Never changes a job itself.
+Owns their order (what has begun is ended first, then the oldest), their number, and waiting for one to end. Never
+changes a job itself.
 """
 
 from collections.abc import Container, Iterator

@@ -119,9 +119,9 @@ class WholeLists:
             swept += is_qualified(v) or v == target - 1
         return words, swept
 
-    async def write(self, words: Sequence[Word]) -> None:
-        """Make changes durable and visible, however long it takes."""
-        await self._commit(lambda: Write(imported=words))
+    async def write(self, words: Sequence[Word], taken_ms: int) -> None:
+        """Make changes durable and visible, however long it takes. taken_ms: when the list was taken."""
+        await self._commit(lambda: Write(imported=words, taken_ms=taken_ms))
         self._unfolded += len(words)
         if self._unfolded >= _FOLD_CHANGES:
             self._unfolded = 0
