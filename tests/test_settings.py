@@ -120,6 +120,10 @@ def test_a_file_that_is_not_there_is_named() -> None:
         ),
         ('[storage]\npath = "a\\u0000b"', "[storage] path: expected a path without NUL"),
         (
+            "[limits]\nbodies_bytes_max = 1048575",
+            "[limits] bodies_bytes_max: expected at least events_body_bytes_max (1048576), got 1048575",
+        ),
+        (
             "[limits]\nevents_inflated_bytes_max = 1024",
             "[limits] events_inflated_bytes_max: expected at least events_body",
         ),

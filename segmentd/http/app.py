@@ -36,6 +36,7 @@ from segmentd.http.errors import events_shape, graphql_shape
 from segmentd.http.events import Applies, EventsApi
 from segmentd.http.graphql import GraphQLApi
 from segmentd.http.imports import ImportsApi
+from segmentd.http.inflow import Inflows
 from segmentd.http.members import MembersApi
 from segmentd.http.openapi import document
 from segmentd.http.operations import OperationsApi
@@ -108,20 +109,19 @@ def build_app(
     clock: Callable[[], float] = time.time,
 ) -> App:
     """elsewhere: followers, if there are any; published: to them. clock: seconds since the epoch."""
-    limits = settings.limits
     event_rules, segment_rules = _rules(settings, schema)
     routes = [
         *_api_routes(
             settings,
-            EventsApi(store, event_rules, limits, telemetry, clock),
-            SegmentsApi(catalog, segment_rules, limits),
-            GraphQLApi(engine, limits, reader.settled),
+            EventsApi(store, event_rules, settings.limits, telemetry, clock),
+            SegmentsApi(catalog, segment_rules, settings.limits),
+            GraphQLApi(engine, settings.limits, reader.settled),
         ),
         *_import_routes(settings, ImportsApi(imports.uploads, imports.jobs, imports.importer, event_rules, clock)),
         *AudiencesApi(deletes, reader, catalog, imports.jobs, clock=clock).routes(),
         *MembersApi(reader, catalog, schema, imports.jobs, settings).routes(),
         *ComplianceApi(forgetting, schema, settings.compliance, clock).routes(),
-        *CustomersApi(insight.memberships, catalog, schema, imports.jobs, limits).routes(),
+        *CustomersApi(insight.memberships, catalog, schema, imports.jobs, settings.limits).routes(),
         *_status(settings, readiness, insight, clock).routes(),
         *_operation_routes(OperationsApi(readiness, telemetry, document(settings), sdl_of(schema), elsewhere)),
         *(ConsoleApi().routes() if settings.console.enabled else ()),
@@ -135,6 +135,7 @@ def build_app(
         clock=clock,
         access_log=settings.log.level == "debug",
         guesses=GuessLimit(settings.rates.wrong_keys_per_minute, settings.rates.wrong_key_addresses_max),
+        inflows=Inflows(settings.limits.bodies_bytes_max, settings.runtime.retry_after_seconds),
         proxies_in_front=settings.rates.proxies_in_front,
         published=published,
     )

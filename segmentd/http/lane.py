@@ -23,16 +23,18 @@ is ready: Trio's streams would add a cancel scope and a pass through the schedul
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from math import inf
 from typing import Final, NamedTuple
 
 import trio
 
-from segmentd.domain.refusals import Refusal
+from segmentd.domain.refusals import Overloaded, Refusal
 from segmentd.http.edge import Edge
 from segmentd.http.elsewhere import Elsewhere, NotHereError
 from segmentd.http.errors import body_timeout
 from segmentd.http.exchange import Request
+from segmentd.http.inflow import Body
 from segmentd.http.lanehead import HandedOverError, Head, Heads
 from segmentd.http.reactor import RECEIVE_BYTES, Connection, Reactor
 from segmentd.http.streams import BoundedStream, peer_of
@@ -151,8 +153,7 @@ class Lane:
                 return self._buffer
             if self._scope.cancelled_caught and self._awaited is not None:
                 # Whoever cannot finish a head gets no answer; a body that stops has a request to be answered.
-                await self._answer(self._awaited, b"", body_timeout(self._read_seconds_max))
-                await self._drain()
+                await self._refuse(self._awaited, body_timeout(self._read_seconds_max))
         except (HandedOverError, NotHereError):
             return self._buffer
         except (LaneEndedError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -180,15 +181,31 @@ class Lane:
             raise LaneEndedError
         self._busy = True
         end = len(head_bytes) + head.length
-        await self._read_up_to(end, head)
+        with closing(self._edge.inflows.open(head.path)) as body:
+            return await self._serve_body(head, len(head_bytes), end, body)
+
+    async def _serve_body(self, head: Head, start: int, end: int, counted: Body) -> bool:
+        """As `_serve_one`, of a request whose head is in the buffer up to `start`."""
+        try:
+            await self._read_up_to(end, head, counted)
+        except Overloaded as refusal:
+            counted.close()
+            return await self._refuse(head, refusal)
         if self._released and self._scope.cancel_called:
             raise HandedOverError
         if self._scope.cancel_called:
             raise LaneEndedError  # The time was over in the moment of the last byte: nothing is begun then.
         # It stays in the buffer until it is answered: it may turn out to be for another process.
-        stays = await self._answer(head, self._buffer[len(head_bytes) : end], None)
+        stays = await self._answer(head, self._buffer[start:end], None)
         self._buffer = self._buffer[end:]
         self._busy = self._pinned = False
+        return stays
+
+    async def _refuse(self, head: Head, trouble: Refusal) -> bool:
+        """Answer a request whose body is not read to its end; the connection ends."""
+        self._buffer, self._awaited = b"", None
+        stays = await self._answer(head, b"", trouble)
+        await self._drain()
         return stays
 
     def _is_given_away(self, head: Head) -> bool:
@@ -229,8 +246,9 @@ class Lane:
                 bounded = True
             self._buffer += await self._received(HEAD_BYTES_MAX)
 
-    async def _read_up_to(self, end: int, head: Head) -> None:
-        """Have the first `end` bytes in the buffer, which are a whole request; what follows it may be there too."""
+    async def _read_up_to(self, end: int, head: Head, counted: Body) -> None:
+        """Have a whole request, `end` bytes, in the buffer; what follows it may be there too. Raises Overloaded."""
+        counted.came(len(self._buffer))
         if len(self._buffer) >= end:
             return
         self._allow(self._read_seconds_max)
@@ -238,7 +256,9 @@ class Lane:
         gathered = bytearray(self._buffer)  # grows in place: small pieces cost neither time nor room
         try:
             while len(gathered) < end:
-                gathered += await self._received(RECEIVE_BYTES)
+                received = await self._received(RECEIVE_BYTES)
+                counted.came(len(received))
+                gathered += received
         finally:
             self._buffer = bytes(gathered)
         self._awaited = None

@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, cast
 
@@ -25,6 +26,7 @@ from segmentd.http.connection import ClientGoneError, UploadRequest
 from segmentd.http.edge import Edge
 from segmentd.http.errors import BodyBrokenOff, Failed, body_timeout
 from segmentd.http.exchange import Answer, Request
+from segmentd.http.inflow import Body
 from segmentd.http.routing import Match, Route
 from segmentd.http.rules import PartConverter, raw_path_of, rule_of
 
@@ -84,17 +86,19 @@ class Views:
     async def _answered(self, match: Match, trouble: Refusal | None = None) -> TrioResponse:
         asked = cast(UploadRequest, quart.request)
         request = request_of(asked)
-        try:
-            if trouble is None:
-                await self._read(asked, request, match)
-        except Refusal as refusal:
-            trouble = refusal
-        except ClientGoneError:
-            return TrioResponse(b"")  # Nothing was handled, and the connection sends nothing.
-        return response_of(await self._edge.answer(request, match, trouble), asked)
+        with closing(self._edge.inflows.open(request.path)) as body:
+            try:
+                if trouble is None:
+                    await self._read(asked, request, match, body)
+            except Refusal as refusal:
+                body.close()
+                trouble = refusal
+            except ClientGoneError:
+                return TrioResponse(b"")  # Nothing was handled, and the connection sends nothing.
+            return response_of(await self._edge.answer(request, match, trouble), asked)
 
-    async def _read(self, asked: UploadRequest, request: Request, match: Match) -> None:
-        """Give `request` its body. Raises TooLarge, RequestTimeout, ClientGoneError."""
+    async def _read(self, asked: UploadRequest, request: Request, match: Match, body: Body) -> None:
+        """Give `request` its body. Raises TooLarge, RequestTimeout, Overloaded, ClientGoneError."""
         limit, name = OTHER_BODY_BYTES_MAX, ""
         if match.route is not None and match.route.body_bytes_max:
             limit, name = match.route.body_bytes_max, match.route.limit_name
@@ -105,7 +109,11 @@ class Views:
             request.stream = self._in_time(parts)
             return
         with trio.move_on_after(self._read_seconds_max):
-            request.body = b"".join([part async for part in parts])
+            gathered = bytearray()
+            async for part in parts:
+                body.came(len(part))
+                gathered += part
+            request.body = bytes(gathered)
             return
         raise body_timeout(self._read_seconds_max)
 

@@ -98,9 +98,23 @@ def _limits(settings: Settings) -> Iterator[Conflict]:
     if limits.events_inflated_bytes_max < limits.events_body_bytes_max:
         reason = f"expected at least events_body_bytes_max ({limits.events_body_bytes_max})"
         yield Conflict("limits", "events_inflated_bytes_max", f"{reason}, got {limits.events_inflated_bytes_max}")
+    for name, bound in _body_bounds(settings).items():
+        if limits.bodies_bytes_max < bound:
+            reason = f"expected at least {name} ({bound})"
+            yield Conflict("limits", "bodies_bytes_max", f"{reason}, got {limits.bodies_bytes_max}")
     if settings.graphql.document_bytes_max > limits.graphql_body_bytes_max:
         reason = f"expected at most [limits] graphql_body_bytes_max ({limits.graphql_body_bytes_max})"
         yield Conflict("graphql", "document_bytes_max", f"{reason}, got {settings.graphql.document_bytes_max}")
+
+
+def _body_bounds(settings: Settings) -> dict[str, int]:
+    limits = settings.limits
+    return {
+        "events_body_bytes_max": limits.events_body_bytes_max,
+        "segments_body_bytes_max": limits.segments_body_bytes_max,
+        "graphql_body_bytes_max": limits.graphql_body_bytes_max,
+        "[compliance] body_bytes_max": settings.compliance.body_bytes_max,
+    }
 
 
 def _runtime(settings: Settings) -> Iterator[Conflict]:

@@ -113,6 +113,7 @@ class LimitsSettings(Section, frozen=True, kw_only=True):
     """[limits]: how large what clients send may be, and how much of it there may be."""
 
     events_per_request_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    bodies_bytes_max: BodyBytes = 256 * MIB
     events_body_bytes_max: BodyBytes = MIB
     events_inflated_bytes_max: BodyBytes = 4 * MIB
     segments_body_bytes_max: BodyBytes = 64 * KIB
