@@ -13,19 +13,19 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
 from segmentd.domain.identifiers import IdentifierKind, IdentifierSchema
 from segmentd.domain.importjob import Form, Reject
 from segmentd.domain.wholelist import CsvForm, FileRules, JsonForm, Row, UnreadableFile
+from segmentd.storage.csvrecords import EMPTY, Place, csv_header, csv_lines, csv_records
 from segmentd.storage.failpoints import hit
 from segmentd.storage.sortedfile import DistinctValues
 from segmentd.storage.textstream import READ_BYTES, blocks, lines_of, text_blocks
 
 _REPORT_ROWS: Final = 50_000
-_EMPTY: Final = "The file is empty. An empty list never empties an audience, not even with force."
 CHILD_NICENESS: Final = 5
 """Queries come first: the event loop wins against its children."""
 
@@ -103,7 +103,7 @@ class _Staging:
         """Leave the sorted file. Raises UnreadableFile."""
         report = self.report
         if kind is None or not report.rows:
-            raise UnreadableFile(_EMPTY.replace("is empty", "has no rows"))
+            raise UnreadableFile(EMPTY.replace("is empty", "has no rows"))
         report.distinct = self.values.finish()
         report.identifier, report.kind_number, report.done = kind.name, kind.number, True
         return report
@@ -155,21 +155,12 @@ def _is_json(form: Form, text: str) -> bool:
     return form == "ndjson" or (form == "auto" and text.lstrip()[:1] == "{")
 
 
-class _Place:
-    """Where a CSV reader is. line: the last one of the latest whole record."""
-
-    __slots__ = ("line",)
-
-    def __init__(self) -> None:
-        self.line = 0
-
-
 def _csv(staging: _Staging, texts: Iterator[tuple[int, str]]) -> IdentifierKind | None:
     bytes_max = staging.arguments.line_bytes_max
     csv.field_size_limit(bytes_max)
-    place = _Place()
-    reader = csv.reader(itertools.chain.from_iterable(_lines(texts, place, bytes_max)), strict=True)
-    header = _header(reader, place)
+    place = Place()
+    reader = csv.reader(itertools.chain.from_iterable(csv_lines(texts, place, bytes_max)), strict=True)
+    header = csv_header(reader, place)
     form = CsvForm(header, staging.rules)
     read = form.reader()
 
@@ -178,62 +169,8 @@ def _csv(staging: _Staging, texts: Iterator[tuple[int, str]]) -> IdentifierKind 
             raise ValueError(f"is no CSV: {fields}")  # noqa: TRY004  # the row is wrong, not a type
         return read(fields, line)
 
-    staging.rows(_records(reader, place), row)
+    staging.rows(csv_records(reader, place), row)
     return form.kind
-
-
-def _lines(texts: Iterator[tuple[int, str]], place: _Place, bytes_max: int) -> Iterator[Iterable[str]]:
-    """The lines of each block. Raises UnreadableFile at a record that does not end: it would be held whole."""
-    line, held, size = -1, 0, 0
-    for _, text in texts:
-        held = held + size if place.line == line else 0
-        if held > bytes_max:
-            raise _not_closed(place)
-        line, size = place.line, len(text)
-        yield lines_of(text)
-
-
-def _header(reader: Any, place: _Place) -> list[str]:
-    """The first record that is not empty. Raises UnreadableFile."""
-    try:
-        for fields in reader:
-            place.line = reader.line_num
-            if fields:
-                return cast("list[str]", fields)
-    except csv.Error as error:
-        if _is_quote(error):
-            raise _not_closed(place) from None
-        if "new-line" in str(error):
-            raise UnreadableFile("Lines must end with LF or CR LF; this one has a CR in it.", place.line + 1) from None
-        raise UnreadableFile(f"The header is no CSV: {error}.", place.line + 1) from None
-    raise UnreadableFile(_EMPTY)
-
-
-def _records(reader: Any, place: _Place) -> Iterator[tuple[int, list[str] | csv.Error]]:
-    """(line, fields) of each record; one that is no CSV is given as its error. Raises UnreadableFile."""
-    while True:
-        try:
-            for fields in reader:
-                place.line = reader.line_num
-                if fields:
-                    yield place.line, fields
-        except csv.Error as error:
-            if _is_quote(error):
-                raise _not_closed(place) from None
-            place.line = reader.line_num
-            yield place.line, error
-        else:
-            return
-
-
-def _is_quote(error: csv.Error) -> bool:
-    # A quote that nothing closes swallows all that follows.
-    return "end of data" in str(error) or "field limit" in str(error)
-
-
-def _not_closed(place: _Place) -> UnreadableFile:
-    line = place.line + 1
-    return UnreadableFile(f"Line {line} has a quote that is not closed: no row ends from there on.", line)
 
 
 def _json(staging: _Staging, texts: Iterator[tuple[int, str]]) -> IdentifierKind | None:

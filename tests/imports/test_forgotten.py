@@ -1,4 +1,4 @@
-"""Whoever is forgotten while a list is on its way is not spoken of by it any more, also if its T is ahead of the clock."""
+"""Whoever is forgotten while a list is on its way is not spoken of by it, even if its T is ahead of the clock."""
 
 import time
 from pathlib import Path

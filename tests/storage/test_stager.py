@@ -214,6 +214,21 @@ def test_a_record_without_end_is_refused_before_it_is_read(tmp_path: Path) -> No
     assert asked < 6
 
 
+@pytest.mark.parametrize("piece", [1, 1_000, 4_096, 1 << 18])
+@pytest.mark.parametrize("bytes_more", [0, 1])
+def test_a_record_of_many_lines_has_the_bound_of_a_line_wherever_blocks_end(
+    tmp_path: Path, piece: int, bytes_more: int
+) -> None:
+    row = '"' + "\u00e4\n" * 1_364 + "x" * (2 + bytes_more) + '"'
+    assert len(row.encode()) == 4_096 + bytes_more
+    report = staged(tmp_path, f"fs_user_id\nu-1\n{row}\n{row}\nu-2\n".encode(), piece=piece)
+    if bytes_more:
+        assert (report.done, report.error_line) == (False, 3)
+        assert "longer than 4096 bytes" in (report.error or "")
+    else:
+        assert (report.rows, report.rejected, report.distinct) == (4, 2, 2)
+
+
 def test_many_small_blocks_of_blank_lines_and_rows_are_no_record_without_end(tmp_path: Path) -> None:
     report = staged(tmp_path, b"\n" * 9_000 + b"fs_user_id\n" + b"\n" * 9_000 + b"u-1\n" * 3_000, piece=3_000)
     assert (report.error, report.rows, report.distinct) == (None, 3_000, 1)
