@@ -26,6 +26,7 @@ from segmentd.commands.export import export
 from segmentd.commands.imports import import_files
 from segmentd.commands.keys import keys
 from segmentd.commands.options import DONE, FAILED, MISUSED, Failure, configured, settings_of
+from segmentd.commands.send import send
 
 
 def main() -> None:
@@ -150,6 +151,7 @@ def version() -> None:
 
 
 commands.add_command(keys)
+commands.add_command(send)
 commands.add_command(import_files)
 commands.add_command(export)
 commands.add_command(backup)
