@@ -6,8 +6,8 @@ Invariants:
 1. A client that goes away while its request is handled cancels nothing: what was begun is finished and the answer is
    dropped. (quart-trio cancels the handler at a disconnect, and at `Connection: close` the last send with it.)
 2. No more than `BUFFERED_BYTES_MAX` of a body (and one message) wait for their reader; then the client waits.
-3. Where the body was not read to its end, the answer is sent first and the rest is drained for a bounded time, so
-   that the client can read the answer before the connection is reset.
+3. Where the body was not read to its end, the answer is sent first and the rest is drained up to a bound of time and
+   bytes, so that the client can read the answer before the connection is reset.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from quart_trio.wrappers import TrioRequest
 from quart_trio.wrappers.request import TrioBody
 
 from segmentd.http.rules import raw_path_of, routing_path
+from segmentd.http.streams import DRAIN_BYTES_MAX, DRAIN_SECONDS_MAX
 
 BUFFERED_BYTES_MAX: Final = 262_144
-DRAIN_SECONDS_MAX: Final = 2.0
 
 
 class ClientGoneError(Exception):
@@ -38,6 +38,8 @@ class UploadBody(TrioBody):
         super().__init__(expected_content_length, max_content_length)
         self._taken = trio.Event()
         self._wanted = True
+        self._drained = 0
+        self._drain_ended = trio.Event()
         self.client_gone = False
 
     @property
@@ -48,6 +50,9 @@ class UploadBody(TrioBody):
     async def put(self, part: bytes) -> None:
         """Take in what came; waits for the reader where too much has not been read yet."""
         if not self._wanted:
+            self._drained += len(part)
+            if self._drained >= DRAIN_BYTES_MAX:
+                self._drain_ended.set()
             return
         self.append(part)
         while len(self._data) >= BUFFERED_BYTES_MAX and self._wanted:
@@ -60,13 +65,18 @@ class UploadBody(TrioBody):
             self.client_gone = True
             self.set_complete()
 
+    def set_complete(self) -> None:
+        """All of it has come, or nothing more will."""
+        super().set_complete()
+        self._drain_ended.set()
+
     async def drain(self) -> None:
-        """Throw away what was not read and what still comes, for a bounded time."""
+        """Throw away what was not read and what still comes, up to the bounds of draining."""
         self._wanted = False
         self.clear()
         self._taken.set()
         with trio.move_on_after(DRAIN_SECONDS_MAX):
-            await self._complete.wait()
+            await self._drain_ended.wait()
 
     async def __anext__(self) -> bytes:
         try:

@@ -34,10 +34,10 @@ from segmentd.http.edge import Edge
 from segmentd.http.elsewhere import Elsewhere, NotHereError
 from segmentd.http.errors import body_timeout
 from segmentd.http.exchange import Request
-from segmentd.http.inflow import Body
+from segmentd.http.holdings import Held
 from segmentd.http.lanehead import HandedOverError, Head, Heads
 from segmentd.http.reactor import RECEIVE_BYTES, Connection, Reactor
-from segmentd.http.streams import BoundedStream, peer_of
+from segmentd.http.streams import DRAIN_BYTES_MAX, DRAIN_SECONDS_MAX, BoundedStream, peer_of
 from segmentd.http.wire import as_bytes
 from segmentd.settings import ServerSettings
 
@@ -45,7 +45,6 @@ QUERIES: Final = "/v3/graphql"
 EVENTS: Final = "/v3/events"
 HEAD_BYTES_MAX: Final = 8_192
 END_SECONDS_MAX: Final = 1.0
-DRAIN_SECONDS_MAX: Final = 2.0
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
 
@@ -181,10 +180,10 @@ class Lane:
             raise LaneEndedError
         self._busy = True
         end = len(head_bytes) + head.length
-        with closing(self._edge.inflows.open(head.path)) as body:
+        with closing(self._edge.holdings.open(head.path)) as body:
             return await self._serve_body(head, len(head_bytes), end, body)
 
-    async def _serve_body(self, head: Head, start: int, end: int, counted: Body) -> bool:
+    async def _serve_body(self, head: Head, start: int, end: int, counted: Held) -> bool:
         """As `_serve_one`, of a request whose head is in the buffer up to `start`."""
         try:
             await self._read_up_to(end, head, counted)
@@ -246,7 +245,7 @@ class Lane:
                 bounded = True
             self._buffer += await self._received(HEAD_BYTES_MAX)
 
-    async def _read_up_to(self, end: int, head: Head, counted: Body) -> None:
+    async def _read_up_to(self, end: int, head: Head, counted: Held) -> None:
         """Have a whole request, `end` bytes, in the buffer; what follows it may be there too. Raises Overloaded."""
         counted.came(len(self._buffer))
         if len(self._buffer) >= end:
@@ -266,9 +265,10 @@ class Lane:
     async def _drain(self) -> None:
         """Read on for a little, so that the client gets to reading its answer before the connection is reset."""
         await self._stream.send_eof()
+        drained = 0
         with trio.move_on_after(DRAIN_SECONDS_MAX):
-            while True:
-                await self._received(RECEIVE_BYTES)
+            while drained < DRAIN_BYTES_MAX:
+                drained += len(await self._received(RECEIVE_BYTES))
 
     def _allow(self, seconds: float) -> None:
         if self._ending:

@@ -1,13 +1,23 @@
 """A connection's socket with bounds on the time that a client may take.
 
-Owns deadlines of sending and of request heads. Never looks at what is sent.
+Owns deadlines of sending and of request heads, and the count of what is not read yet. Never looks at what is sent.
 """
 
 from __future__ import annotations
 
+from contextlib import closing
 from math import inf
+from typing import Final
 
 import trio
+
+# A refused client may send all of its body before it looks for the answer; closing at once would reset the connection
+# and take the answer away. So what still comes is thrown away until one of these is reached.
+DRAIN_SECONDS_MAX: Final = 2.0
+DRAIN_BYTES_MAX: Final = 16_777_216
+
+from segmentd.domain.refusals import Overloaded
+from segmentd.http.holdings import Held, Holding
 
 
 def peer_of(socket: trio.socket.SocketType) -> str:
@@ -25,8 +35,14 @@ class BoundedStream:
     another request was pipelined behind it; so a failed send cancels `scope`, in which the whole connection runs.
     """
 
-    def __init__(self, stream: trio.abc.Stream, socket: trio.socket.SocketType, seconds_max: float) -> None:
-        """socket: what `stream` stands on. seconds_max: for each send, and for a head from its first byte."""
+    def __init__(
+        self, stream: trio.abc.Stream, socket: trio.socket.SocketType, seconds_max: float, unread: Holding
+    ) -> None:
+        """socket: what `stream` stands on. seconds_max: for each send, and for a head from its first byte.
+
+        unread: what all clients together have not read.
+        """
+        self._unread = unread
         self._stream = stream
         self.seconds_max = seconds_max
         self.socket = socket
@@ -56,14 +72,17 @@ class BoundedStream:
             return await self._stream.receive_some(max_bytes)
 
     async def send_all(self, data: bytes) -> None:
-        """As trio's. Raises BrokenResourceError where the client does not read in time; the socket is closed then."""
+        """As trio's. Raises BrokenResourceError where the client does not read in time, or one too many does not read;
+        the socket is closed then.
+        """
         try:
-            with trio.fail_after(self.seconds_max):
+            with closing(Held(self._unread)) as held, trio.fail_after(self.seconds_max):
+                held.came(len(data))
                 await self._stream.send_all(data)
         except trio.BusyResourceError as error:
             # Sends never meet each other (Hypercorn has a lock), so the other one is the end of the connection.
             raise trio.BrokenResourceError("the connection is being closed") from error
-        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        except (Overloaded, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.abort()
             self.scope.cancel()
             raise trio.BrokenResourceError("the client does not read") from error
