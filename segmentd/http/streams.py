@@ -11,13 +11,13 @@ from typing import Final
 
 import trio
 
+from segmentd.domain.refusals import Overloaded
+from segmentd.http.holdings import Held, Holding
+
 # A refused client may send all of its body before it looks for the answer; closing at once would reset the connection
 # and take the answer away. So what still comes is thrown away until one of these is reached.
 DRAIN_SECONDS_MAX: Final = 2.0
 DRAIN_BYTES_MAX: Final = 16_777_216
-
-from segmentd.domain.refusals import Overloaded
-from segmentd.http.holdings import Held, Holding
 
 
 def peer_of(socket: trio.socket.SocketType) -> str:
