@@ -22,7 +22,11 @@ _ERRORS: Final = {
     415: "The media type, charset or encoding is not read here; the answer names those that are.",
     429: "The key may not send so much, or its address tried too many unknown ones; nothing was applied.",
     500: "Something failed; the log has the reason under the request id.",
-    503: "Overloaded, starting, shutting down or unable to write; nothing was applied. Send it again.",
+    503: (
+        "Overloaded, starting, shutting down or unable to write. Nothing was applied, unless the message says that the"
+        " disk failed in the middle of writing and the outcome is unknown. Sending the identical request again is right"
+        " in any case."
+    ),
 }
 
 

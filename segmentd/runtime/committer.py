@@ -7,7 +7,7 @@ record is published to followers before anything of it is shown here, and acknow
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 import trio
@@ -25,6 +25,14 @@ from segmentd.storage.failpoints import hit, wait
 from segmentd.storage.records import JournalRecord, encode_record
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_STOPPED: Final = "Writing has stopped after a storage failure"
+_NOT_WRITTEN: Final = f"{_STOPPED}; see the log."
+# It cannot be taken back: a note that it does not count would have to be written to the disk that has just failed.
+_OUTCOME_UNKNOWN: Final = (
+    f"{_STOPPED}, and whether this request was applied will show after a restart. Send the identical request again:"
+    " that is right in both cases."
+)
 
 
 class CommitObserver(Protocol):
@@ -124,8 +132,7 @@ class Committer:
     def check_open(self) -> None:
         """Raises StoreUnavailable after a failure."""
         if self.failure is not None:
-            message = "Writing has stopped after a storage failure; see the log."
-            raise StoreUnavailable(message, self._retry_after_seconds)
+            raise StoreUnavailable(_NOT_WRITTEN, self._retry_after_seconds)
 
     def check_room(self, changes: int) -> None:
         """Raises what `submit` of so many changes would raise now, before anything is prepared for it."""
@@ -166,7 +173,7 @@ class Committer:
 
     async def _commit(self, group: list[Write]) -> None:
         if self.failure is not None:
-            self._refuse(group, "Writing has stopped after a storage failure; see the log.")
+            self._refuse(group, _NOT_WRITTEN)
             return
         record = self._record(group)
         hit("before_commit")
@@ -183,7 +190,7 @@ class Committer:
             self.failure = str(error)
             self._observer.commit_failed()
             log.critical("commit failed; no more writes are taken until a restart", reason=str(error))
-            self._refuse(group, "Writing has stopped after a storage failure; see the log.")
+            self._refuse(group, _OUTCOME_UNKNOWN)
             return
         self._publication.publish(seq)
         self._audiences.saved(len(record.audiences))
