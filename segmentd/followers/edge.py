@@ -22,7 +22,7 @@ from segmentd.http.elsewhere import NotHereError
 from segmentd.http.errors import graphql_shape
 from segmentd.http.exchange import Answer, Request
 from segmentd.http.graphql import GraphQLApi
-from segmentd.http.inflow import Inflows
+from segmentd.http.holdings import Holdings
 from segmentd.http.lane import QUERIES
 from segmentd.http.ratelimits import GuessLimit
 from segmentd.http.readiness import Readiness
@@ -113,7 +113,7 @@ def build_edge(settings: Settings, graphql: FollowingGraphQL, keyring: Keyring, 
         clock=time.time,
         access_log=settings.log.level == "debug",
         guesses=GuessLimit(settings.rates.wrong_keys_per_minute, settings.rates.wrong_key_addresses_max),
-        inflows=Inflows(settings.limits.bodies_bytes_max, settings.runtime.retry_after_seconds),
+        holdings=Holdings(settings),
         proxies_in_front=settings.rates.proxies_in_front,
     )
 

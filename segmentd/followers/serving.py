@@ -50,6 +50,7 @@ class FollowerServer:
         self._slot = slot
         self._room = SharedRoom(tally, settings.connections_max)
         self._listener = RoomyListener(listener, self._room)
+        self._unread = edge.holdings.answers
         self._lanes = Lanes(edge, settings, paths=(QUERIES,))
         self._connections: trio.Nursery | None = None
         self._leaving = trio.Event()
@@ -95,7 +96,7 @@ class FollowerServer:
 
     async def _connection(self, stream: trio.SocketStream, arrived: Arrived = ACCEPTED) -> None:
         """Serve one connection until it ends or goes to the owner."""
-        bounded = BoundedStream(stream, stream.socket, self._settings.request_read_seconds_max)
+        bounded = BoundedStream(stream, stream.socket, self._settings.request_read_seconds_max, self._unread)
         try:
             with bounded.scope:
                 rest = await self._lanes.serve(bounded, arrived)

@@ -35,8 +35,8 @@ from segmentd.http.elsewhere import Elsewhere
 from segmentd.http.errors import events_shape, graphql_shape
 from segmentd.http.events import Applies, EventsApi
 from segmentd.http.graphql import GraphQLApi
+from segmentd.http.holdings import Holdings
 from segmentd.http.imports import ImportsApi
-from segmentd.http.inflow import Inflows
 from segmentd.http.members import MembersApi
 from segmentd.http.openapi import document
 from segmentd.http.operations import OperationsApi
@@ -135,7 +135,7 @@ def build_app(
         clock=clock,
         access_log=settings.log.level == "debug",
         guesses=GuessLimit(settings.rates.wrong_keys_per_minute, settings.rates.wrong_key_addresses_max),
-        inflows=Inflows(settings.limits.bodies_bytes_max, settings.runtime.retry_after_seconds),
+        holdings=Holdings(settings),
         proxies_in_front=settings.rates.proxies_in_front,
         published=published,
     )

@@ -25,7 +25,7 @@ from segmentd.http.auth import Key, Keyring
 from segmentd.http.cors import Cors
 from segmentd.http.errors import Failed, MethodNotAllowed, NoSuchPath, answer_to, plain_shape
 from segmentd.http.exchange import Answer, Header, Request, request_id_of
-from segmentd.http.inflow import Inflows
+from segmentd.http.holdings import Holdings
 from segmentd.http.ratelimits import GuessLimit, Quota, client_address
 from segmentd.http.readiness import Readiness
 from segmentd.http.routing import UNMATCHED, Match, Operation, Route, RouteTable
@@ -66,15 +66,15 @@ class Edge:
         clock: Callable[[], float],
         access_log: bool,
         guesses: GuessLimit,
-        inflows: Inflows,
+        holdings: Holdings,
         proxies_in_front: int = 0,
         published: Published | None = None,
     ) -> None:
         """clock: seconds since the epoch. access_log: one line a request, at debug level. guesses: of unknown keys.
-        inflows: for the roads in, which read the bodies.
+        holdings: for the roads in, which read the bodies.
         proxies_in_front: how many add to `X-Forwarded-For`. published: to followers, None if there are none.
         """
-        self.inflows = inflows
+        self.holdings = holdings
         self._routes = routes
         self._keyring = keyring
         self._readiness = readiness

@@ -163,10 +163,10 @@ class Server:
             self._room.left()
 
     def _bounded(self, stream: trio.SocketStream) -> BoundedStream:
-        seconds_max = self._settings.request_read_seconds_max
+        seconds_max, unread = self._settings.request_read_seconds_max, self._edge.holdings.answers
         if self._certificates is None:
-            return BoundedStream(stream, stream.socket, seconds_max)
-        return TlsStream(stream, seconds_max, self._certificates.context)
+            return BoundedStream(stream, stream.socket, seconds_max, unread)
+        return TlsStream(stream, seconds_max, unread, self._certificates.context)
 
     async def finish(self, connections: trio.Nursery) -> None:
         """End idle connections now, the others when they are done, all of them when the time is over."""

@@ -18,6 +18,7 @@ import structlog
 import trio
 from hypercorn.config import Config
 
+from segmentd.http.holdings import Holding
 from segmentd.http.streams import BoundedStream
 from segmentd.settings import ServerSettings
 
@@ -69,10 +70,10 @@ class Certificates:
 class TlsStream(BoundedStream):
     """A bounded stream over TLS, with what Hypercorn's `TCPServer` asks of one."""
 
-    def __init__(self, stream: trio.SocketStream, seconds_max: float, context: ssl.SSLContext) -> None:
+    def __init__(self, stream: trio.SocketStream, seconds_max: float, unread: Holding, context: ssl.SSLContext) -> None:
         # HTTPS clients leave without TLS's goodbye; a message that is cut short is noticed by its framing.
         tls = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
-        super().__init__(tls, stream.socket, seconds_max)
+        super().__init__(tls, stream.socket, seconds_max, unread)
         self._tls = tls
         self.transport_stream = stream
 

@@ -26,7 +26,7 @@ from segmentd.http.connection import ClientGoneError, UploadRequest
 from segmentd.http.edge import Edge
 from segmentd.http.errors import BodyBrokenOff, Failed, body_timeout
 from segmentd.http.exchange import Answer, Request
-from segmentd.http.inflow import Body
+from segmentd.http.holdings import Held
 from segmentd.http.routing import Match, Route
 from segmentd.http.rules import PartConverter, raw_path_of, rule_of
 
@@ -86,7 +86,7 @@ class Views:
     async def _answered(self, match: Match, trouble: Refusal | None = None) -> TrioResponse:
         asked = cast(UploadRequest, quart.request)
         request = request_of(asked)
-        with closing(self._edge.inflows.open(request.path)) as body:
+        with closing(self._edge.holdings.open(request.path)) as body:
             try:
                 if trouble is None:
                     await self._read(asked, request, match, body)
@@ -97,7 +97,7 @@ class Views:
                 return TrioResponse(b"")  # Nothing was handled, and the connection sends nothing.
             return response_of(await self._edge.answer(request, match, trouble), asked)
 
-    async def _read(self, asked: UploadRequest, request: Request, match: Match, body: Body) -> None:
+    async def _read(self, asked: UploadRequest, request: Request, match: Match, body: Held) -> None:
         """Give `request` its body. Raises TooLarge, RequestTimeout, Overloaded, ClientGoneError."""
         limit, name = OTHER_BODY_BYTES_MAX, ""
         if match.route is not None and match.route.body_bytes_max:

@@ -114,6 +114,7 @@ class LimitsSettings(Section, frozen=True, kw_only=True):
 
     events_per_request_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
     bodies_bytes_max: BodyBytes = 256 * MIB
+    answers_bytes_max: BodyBytes = 256 * MIB
     events_body_bytes_max: BodyBytes = MIB
     events_inflated_bytes_max: BodyBytes = 4 * MIB
     segments_body_bytes_max: BodyBytes = 64 * KIB
