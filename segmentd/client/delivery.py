@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from segmentd.client.exchange import Answer, Chance, Clock, Post, Result, Step, exchange
+from segmentd.client.answers import Answer, detail_of, message_of
+from segmentd.client.exchange import Chance, Clock, Post, Result, Step, exchange
 from segmentd.client.report import InvalidEvents, Line, Options, Problem, Refused, Report
 
 Reject = Callable[[Line, Sequence[Problem]], None]
@@ -138,7 +139,7 @@ class Delivery:
 
 def _named(lines: Sequence[Line], answer: Answer) -> list[Problem]:
     """What is wrong with which line: from the server's list, or, of a body that is no JSON, looked for here."""
-    listed = _detail(answer).get("invalids")
+    listed = detail_of(answer).get("invalids")
     if isinstance(listed, list):
         return [problem for entry in listed if (problem := _problem(lines, entry)) is not None]
     return [Problem(line.number, "", "", flaw) for line in lines if (flaw := _flaw(line.text))]
@@ -163,22 +164,3 @@ def _flaw(text: bytes) -> str:
     except msgspec.DecodeError as error:
         return f"It is no valid JSON: {str(error).removeprefix('JSON is malformed: ')}."
     return ""
-
-
-def _object(answer: Answer) -> dict[str, Any]:
-    try:
-        found = msgspec.json.decode(answer.body)
-    except (msgspec.DecodeError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _detail(answer: Answer) -> dict[str, Any]:
-    detail = _object(answer).get("detail")
-    return detail if isinstance(detail, dict) else {}
-
-
-def message_of(answer: Answer) -> str:
-    """The reason that an answer gives, whatever its shape."""
-    reason = _detail(answer).get("message") or _object(answer).get("message")
-    return str(reason) if reason else "The server gives no reason."

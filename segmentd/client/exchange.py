@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Final
 
+from segmentd.client.answers import Answer, Lost, message_of
 from segmentd.client.report import GaveUp, Options, Report
 
 Clock = Callable[[], float]
@@ -24,8 +24,9 @@ Chance = Callable[[], float]
 # Too slow, too many, overloaded or stopping; and what a proxy says while the server behind it starts again.
 # After 500 the server's answer to the same request may be another one once it was restarted.
 LATER: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-# With these the server itself says that nothing was applied.
-_NOTHING_APPLIED: Final = frozenset({408, 425, 429, 503})
+# After these nothing was applied. After 503 nearly always; but a disk may have failed in the middle of writing, and
+# then the server itself does not know.
+_NOTHING_APPLIED: Final = frozenset({408, 425, 429})
 
 
 @dataclass(frozen=True)
@@ -43,23 +44,6 @@ class Wait:
 
     seconds: float
     reason: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A whole HTTP answer."""
-
-    status: int
-    body: bytes
-    retry_after_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Lost:
-    """No answer. reached: the server may have read the request."""
-
-    reason: str
-    reached: bool
 
 
 Step = Post | Wait
@@ -113,19 +97,4 @@ def _may_be_applied(result: Answer | Lost) -> bool:
 
 
 def _reason(result: Answer | Lost) -> str:
-    return result.reason if isinstance(result, Lost) else f"the server answers {result.status}"
-
-
-def retry_after_seconds(value: str | None, now_seconds: float) -> float:
-    """What a Retry-After says, in seconds from now; 0 if it is missing or unreadable.
-
-    now_seconds: since the epoch; RFC 9110 also allows a date.
-    """
-    if value is None:
-        return 0.0
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now_seconds)
-    except (ValueError, OverflowError):
-        return 0.0
+    return result.reason if isinstance(result, Lost) else f"{message_of(result)} (status {result.status})"

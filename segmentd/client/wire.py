@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
-from segmentd.client.delivery import message_of
-from segmentd.client.exchange import Answer, Lost, Post, retry_after_seconds
+from segmentd.client.answers import Answer, Lost, message_of, retry_after_seconds
+from segmentd.client.exchange import Post
 from segmentd.client.report import Line, Options, Refused
 
 _NAME: Final = re.compile(r"[_A-Za-z][_0-9A-Za-z]*")

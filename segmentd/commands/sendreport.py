@@ -5,6 +5,7 @@ Owns the texts on the terminal. Never sends, never decides whether to go on.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from segmentd.client import Post, Problem, Report, Wait
 
 _PROBLEMS_SHOWN_MAX = 20
+_NUMBERS = re.compile(r"[0-9.]+")
 
 
 @dataclass
@@ -86,9 +88,9 @@ class Progress:
 
         if self._show is not None:
             self._show(f"{step.reason}, trying again" if isinstance(step, Wait) else self._rate())
-        elif isinstance(step, Wait) and step.reason != self._told:
-            # Once for each reason: a log of a night's job is no place for every single try.
-            self._told = step.reason
+        elif isinstance(step, Wait) and (kind := _NUMBERS.sub("", step.reason)) != self._told:
+            # Once for each reason, whatever its figures: a log of a night's job is no place for every single try.
+            self._told = kind
             click.echo(f"segmentd: {step.reason}; trying again for up to {self._give_up_seconds:g} seconds", err=True)
 
 

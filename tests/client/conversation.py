@@ -9,8 +9,9 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from segmentd.client.answers import Answer, Lost
 from segmentd.client.delivery import Delivery
-from segmentd.client.exchange import Answer, Lost, Post, Result, Step, Wait
+from segmentd.client.exchange import Post, Result, Step, Wait
 from segmentd.client.report import Line, Options, Problem, Report
 
 ACCEPTED = Answer(202, b'{"status":202}')

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentd.client.exchange import Answer, Lost, Post
+from segmentd.client.answers import Answer, Lost
+from segmentd.client.exchange import Post
 from segmentd.client.report import GaveUp, InvalidEvents, Line, Options, Problem
 from tests.client.conversation import ACCEPTED, Talk, numbered, refusal, texts
 

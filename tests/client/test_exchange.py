@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentd.client.exchange import LATER, Answer, Lost, retry_after_seconds
+from segmentd.client.answers import Answer, Lost, retry_after_seconds
+from segmentd.client.exchange import LATER
 from segmentd.client.report import GaveUp, Options, Refused
 from tests.client.conversation import ACCEPTED, Talk, in_turn, numbered, refusal
 
@@ -37,7 +38,7 @@ def test_retry_after_is_waited_for_even_if_the_pause_would_be_shorter() -> None:
 
 def test_a_retry_after_beyond_the_end_is_not_waited_for() -> None:
     talk = Talk(lambda _: Answer(429, b"", 3_600), Options(give_up_seconds=60))
-    with pytest.raises(GaveUp, match="429; given up after 1 try"):
+    with pytest.raises(GaveUp, match=r"\(status 429\); given up after 1 try"):
         talk.send(numbered(1))
     assert talk.waits == []
 
@@ -65,7 +66,8 @@ def test_the_time_is_counted_anew_for_each_request() -> None:
     ("troubles", "unknown"),
     [
         ([DOWN], None),
-        ([Answer(503, b"")], None),
+        ([Answer(429, b"")], None),
+        ([Answer(503, b"")], (0, 1)),
         ([BROKEN], (0, 1)),
         ([Answer(500, b"")], (0, 1)),
         ([BROKEN, DOWN], (0, 1)),

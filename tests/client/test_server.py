@@ -76,8 +76,23 @@ def test_a_key_with_a_limit_is_waited_for(serve: Serve) -> None:
         report = client.send(event(number) for number in range(600))
     assert report.acknowledged == 600
     assert report.retries >= 1
-    assert {step.reason for step in steps if isinstance(step, Wait)} == {"the server answers 429"}
+    assert all(step.reason.endswith("(status 429)") for step in steps if isinstance(step, Wait))
     assert len(members(server)) == 600
+
+
+def test_a_server_that_cannot_write_for_a_moment_is_waited_for(serve: Serve) -> None:
+    # A journal that is full until it is folded: 503.
+    server = serve(
+        storage={"journal_map_bytes": 1 << 20, "journal_bytes_max": 65_536, "checkpoint_journal_bytes": 65_536}
+    )
+    steps: list[Post | Wait] = []
+    with Client(server.url, server.public_key, on_step=steps.append) as client:
+        report = client.send(event(number) for number in range(20_000))
+    assert (report.acknowledged, report.unknown) == (20_000, None)
+    reasons = {step.reason for step in steps if isinstance(step, Wait)}
+    assert reasons
+    assert all(reason.endswith("(status 503)") for reason in reasons)
+    assert len(members(server)) == 20_000
 
 
 def test_a_server_that_stands_still_is_asked_again_with_the_same_request(serve: Serve) -> None:
