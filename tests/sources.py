@@ -17,7 +17,7 @@ def python_files(*folders: str) -> list[Path]:
 def text_files() -> list[Path]:
     """Every file that a reader of the project may open: the folders, the configuration, and what lies at the top."""
     top = [path for path in ROOT.iterdir() if path.is_file() and path.name != ".coverage"]
-    folders = [ROOT / name for name in (*FOLDERS, "config", "deploy", ".ci")]
+    folders = [ROOT / name for name in (*FOLDERS, "config", "deploy", "docs", ".ci")]
     return sorted([*top, *(path for folder in folders for path in _files(folder))])
 
 

@@ -40,3 +40,15 @@ def test_the_limits_of_the_api_page_are_the_defaults() -> None:
     assert {(s, key): int(value) for s, key, value in rows} == {
         (s, key): getattr(getattr(settings, s), key) for s, key, _ in rows
     }
+
+
+def test_the_figures_of_the_guide_to_sizes_are_measured_ones() -> None:
+    text = (DOCS / "sizing.md").read_text(encoding="utf-8")
+    linked = re.search(r"\]\(\.\./(bench/results/\S+\.md)\)", text)
+    assert linked
+    measured = (ROOT / linked[1]).read_text(encoding="utf-8") + (ROOT / "bench/README.md").read_text(encoding="utf-8")
+    cells = re.findall(r"(?<=\| )([\d,.]+)(?=(?:/s| ms)? \|)", text) + re.findall(
+        r"([\d,]+) (?:rows|identifiers)/s", text
+    )
+    assert len(cells) >= 15
+    assert [cell for cell in cells if not re.search(rf"(?<![\d,.]){re.escape(cell)}(?![\d,.])", measured)] == []

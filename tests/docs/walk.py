@@ -16,7 +16,7 @@ from typing import Final, Self
 
 import msgspec
 
-from segmentd.settings import load
+from segmentd.settings import SettingsError, load
 from tests.docs.documents import Block, blocks
 from tests.serverprocess import ServerProcess, key_settings
 from tests.sources import ROOT
@@ -48,7 +48,7 @@ class Walk:
         self._document = document
         self._folder = folder
         self._server = ServerProcess(folder, docs_keys() | {"storage": {"path": "data"}})
-        self._second = f"127.0.0.1:{_free_port()}"
+        self._addresses = {SECOND_ADDRESS: f"127.0.0.1:{_free_port()}"}
         self._groups: list[int] = []
         self._output = ""
         self._environ = {name: value for name, value in os.environ.items() if not name.startswith("SEGMENTD_")}
@@ -61,7 +61,6 @@ class Walk:
         self._environ |= {"https_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"}
 
     def __enter__(self) -> Self:
-        self._server.start()
         return self
 
     def __exit__(
@@ -77,12 +76,18 @@ class Walk:
         self._server.close()
 
     def through(self, text: str) -> None:
-        """Do everything that the text says, in order. Raises AssertionError with the line that does not hold."""
+        """Do everything that the text says, in order; with a server, if it speaks of one.
+
+        Raises AssertionError with the line that does not hold.
+        """
+        if ADDRESS in text or self._server.config.name in text:
+            self._server.start()
+            self._addresses[ADDRESS] = self._server.url.removeprefix("http://")
         for block in blocks(text):
             if not block.reason and not _is_for_make(block):
                 try:
                     self._take(block)
-                except AssertionError as problem:
+                except (AssertionError, msgspec.DecodeError, SettingsError) as problem:
                     raise AssertionError(f"{self._document.name}, block at line {block.line}: {problem}") from problem
 
     def _take(self, block: Block) -> None:
@@ -112,13 +117,15 @@ class Walk:
         output, problems = child.communicate(timeout=COMMAND_SECONDS_MAX)
         assert child.returncode == expected, f"{block.text}\nended with {child.returncode}: {output}{problems}"
         # What was asked for is on stdout; a command that fails says why on stderr.
-        self._output = (output or problems).replace(self._server.url.removeprefix("http://"), ADDRESS)
-        self._output = self._output.replace(self._second, SECOND_ADDRESS)
+        self._output = output or problems
+        for shown, ours in self._addresses.items():
+            self._output = self._output.replace(ours, shown)
 
     def _ours(self, text: str) -> str:
         """The text with the addresses of this run."""
-        text = text.replace(ADDRESS, self._server.url.removeprefix("http://"))
-        return text.replace(SECOND_ADDRESS, self._second)
+        for shown, ours in self._addresses.items():
+            text = text.replace(shown, ours)
+        return text
 
 
 def _is_for_make(block: Block) -> bool:
