@@ -73,7 +73,7 @@ class Follower:
     @property
     def load(self) -> int:
         """How many connections it has, those on their way included."""
-        return self._tally.open_in(self.slot) + self._tally.underway_to(self.slot)
+        return self._tally.load(self.slot)
 
     def hand_over(self, connection: Handed, descriptor: int) -> bool:
         """Give it a connection now; False if it cannot take it, and the caller still has the only one."""

@@ -3,8 +3,8 @@
 Owns which connections go to which follower, and the memory that all processes share. Never serves a request.
 
 Invariants:
-1. A query leaves the owner only while events keep its loop busy, and only for a follower that is ready; alone, the
-   owner answers as well.
+1. A query leaves the owner only while events keep its loop busy or while it has many more connections than a follower,
+   and only for a follower that is ready; alone, the owner answers as well.
 2. A connection is handed over `HOPS_MAX` times at most: one that mixes events and queries stays with the owner.
 3. A connection that cannot be handed over stays and is answered here.
 """
@@ -14,11 +14,14 @@ from __future__ import annotations
 import socket
 from typing import Final
 
+import trio
+
+from segmentd.followers.balance import Balance
 from segmentd.followers.ingest import Ingest
 from segmentd.followers.messages import Handed
 from segmentd.followers.readers import ReaderWatch
 from segmentd.followers.supervision import Followers
-from segmentd.followers.tally import SharedRoom, Tally
+from segmentd.followers.tally import OWNER, SharedRoom, Tally
 from segmentd.http.elsewhere import Take
 from segmentd.processmetrics import ALL, ProcessMetrics
 from segmentd.runtime.committer import CommitObserver
@@ -41,7 +44,8 @@ class Neighbours:
         self.ingest = Ingest(observer)
         """What the store tells of commits."""
         # While one follower is replaced, there is one more.
-        tally = Tally.create(settings.server.followers + 1)
+        self._tally = tally = Tally.create(settings.server.followers + 1)
+        self._balance = Balance()
         self._metrics = ProcessMetrics(telemetry.registry)
         self._followers = Followers(settings, listener, page, tally, self._metrics)
         self._readers = ReaderWatch()
@@ -49,15 +53,23 @@ class Neighbours:
         self._metrics.watch(self._gauges)
         telemetry.shown = self._metrics
         self.room = SharedRoom(tally, settings.server.connections_max)
-        self.run = self._followers.run
         self.restart = self._followers.restart
         self.reopen = self._followers.reopen
         self.leave = self._followers.leave
         self.scrape = self._followers.scrape
 
+    async def run(self) -> None:
+        """Have followers and balance with them, until `leave` or cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._balance.watch, self._look)
+            await self._followers.run()
+            nursery.cancel_scope.cancel()
+
     def wants(self, hops: int) -> bool:
         """See Elsewhere."""
-        return hops < HOPS_MAX and self.ingest.is_busy() and bool(self._followers.ready)
+        if hops >= HOPS_MAX:
+            return False
+        return self._balance.surplus > 0 or (self.ingest.is_busy() and bool(self._followers.ready))
 
     def give(self, descriptor: int, begun: bytes, hops: int) -> bool:
         """See Elsewhere."""
@@ -65,11 +77,18 @@ class Neighbours:
         if follower is None or not follower.hand_over(Handed(begun, hops), descriptor):
             return False
         self._metrics.handed_over.labels("follower").inc()
+        self._balance.surplus -= 1
         return True
 
     def take_with(self, take: Take) -> None:
         """See Elsewhere."""
         self._followers.take = take
+
+    def _look(self) -> None:
+        follower = self._followers.least_loaded()
+        self._balance.compare(self._tally.load(OWNER), None if follower is None else follower.load)
+        if not self.ingest.is_busy():
+            self._tally.take_queries()
 
     def _gauges(self) -> dict[str, dict[str, float]]:
         return {**self._followers.gauges(), "readers_long": {ALL: float(self._readers.long)}}

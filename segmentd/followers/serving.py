@@ -16,6 +16,7 @@ from collections.abc import Callable
 import structlog
 import trio
 
+from segmentd.followers.balance import OwnerBeside
 from segmentd.followers.channel import Channel, ChannelEndedError, ChannelFullError
 from segmentd.followers.messages import Handed
 from segmentd.followers.tally import SharedRoom, Tally
@@ -51,7 +52,8 @@ class FollowerServer:
         self._room = SharedRoom(tally, settings.connections_max)
         self._listener = RoomyListener(listener, self._room)
         self._unread = edge.holdings.answers
-        self._lanes = Lanes(edge, settings, paths=(QUERIES,))
+        self._owner = OwnerBeside(channel, tally, slot)
+        self._lanes = Lanes(edge, settings, self._owner, paths=(QUERIES,))
         self._connections: trio.Nursery | None = None
         self._leaving = trio.Event()
         self._stopping = False
@@ -60,6 +62,7 @@ class FollowerServer:
         """Serve until `leave` was called and every connection has ended or was handed over."""
         async with trio.open_nursery() as lanes:
             lanes.start_soon(self._lanes.run)
+            lanes.start_soon(self._owner.watch)
             async with trio.open_nursery() as connections:
                 self._connections = connections
                 await self._accept(connections, task_status)

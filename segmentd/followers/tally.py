@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from typing import Final
 
 import trio
@@ -24,6 +25,8 @@ _LOOK_SECONDS: Final = 0.05  # others make room without a word
 _CELLS: Final = 8
 _CELL_BYTES: Final = 8
 _OPEN, _SENT, _RECEIVED, _OWNER_SENT, _OWNER_RECEIVED = range(5)
+_TAKES_UNTIL = 5  # in the owner's line: the moment until which it takes queries, by the clock that all processes have
+_TAKES_NS: Final = 150_000_000
 
 
 class Tally:
@@ -71,6 +74,21 @@ class Tally:
     def underway_to(self, follower: int) -> int:
         """Connections that the owner has handed to a follower and that it has not received."""
         return self._cells[follower * _CELLS + _OWNER_SENT] - self._cells[follower * _CELLS + _RECEIVED]
+
+    def load(self, slot: int) -> int:
+        """How many connections one process has or is about to receive."""
+        cells = self._cells
+        if slot != OWNER:
+            return self.open_in(slot) + self.underway_to(slot)
+        return self.open_in(slot) + sum(cells[first + _SENT] - cells[first + _OWNER_RECEIVED] for first in self._slots)
+
+    def take_queries(self) -> None:
+        """The owner's: for a moment from now on followers may give it queries."""
+        self._cells[OWNER * _CELLS + _TAKES_UNTIL] = time.monotonic_ns() + _TAKES_NS
+
+    def owner_takes(self) -> bool:
+        """Whether the owner has just said so."""
+        return time.monotonic_ns() < self._cells[OWNER * _CELLS + _TAKES_UNTIL]
 
     def total(self) -> int:
         """All connections, those on their way included."""

@@ -67,18 +67,22 @@ Take = Callable[[Arrival, int], None]
 """(connection, descriptor of its socket, which is the callee's): serves it from now on."""
 
 
-class Elsewhere(Protocol):
-    """Other processes that accept on the same listener and answer queries."""
-
-    @property
-    def room(self) -> Room:
-        """For the connections of all processes together."""
+class Gives(Protocol):
+    """Where queries may be answered better than here."""
 
     def wants(self, hops: int) -> bool:
         """Whether a query on a connection that was handed over `hops` times is answered better there, now."""
 
     def give(self, descriptor: int, begun: bytes, hops: int) -> bool:
         """Hand a connection over; False: it could not be, and stays. begun: what was read and not answered."""
+
+
+class Elsewhere(Gives, Protocol):
+    """Other processes that accept on the same listener and answer queries."""
+
+    @property
+    def room(self) -> Room:
+        """For the connections of all processes together."""
 
     def take_with(self, take: Take) -> None:
         """What they hand over is given to `take` from now on."""

@@ -31,7 +31,7 @@ import trio
 
 from segmentd.domain.refusals import Overloaded, Refusal
 from segmentd.http.edge import Edge
-from segmentd.http.elsewhere import Elsewhere, NotHereError
+from segmentd.http.elsewhere import Gives, NotHereError
 from segmentd.http.errors import body_timeout
 from segmentd.http.exchange import Request
 from segmentd.http.holdings import Held
@@ -72,7 +72,7 @@ class Lane:
         stream: BoundedStream,
         settings: ServerSettings,
         reactor: Reactor,
-        elsewhere: Elsewhere | None,
+        elsewhere: Gives | None,
         arrived: Arrived,
     ) -> None:
         self._edge = edge

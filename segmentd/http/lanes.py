@@ -6,7 +6,7 @@ Owns the reactor and the memory of heads. Never reads from or writes to a connec
 from __future__ import annotations
 
 from segmentd.http.edge import Edge
-from segmentd.http.elsewhere import Elsewhere
+from segmentd.http.elsewhere import Gives
 from segmentd.http.lane import ACCEPTED, EVENTS, QUERIES, Arrived, Lane
 from segmentd.http.lanehead import Heads
 from segmentd.http.reactor import Reactor
@@ -21,7 +21,7 @@ class Lanes:
         self,
         edge: Edge,
         settings: ServerSettings,
-        elsewhere: Elsewhere | None = None,
+        elsewhere: Gives | None = None,
         paths: tuple[str, ...] = (QUERIES, EVENTS),
     ) -> None:
         """elsewhere: other processes that answer queries. paths: what is served here."""

@@ -20,6 +20,7 @@ from tests.serverprocess import START_SECONDS_MAX, ServerProcess
 
 READY = re.compile(r"follower ready .*pid=(\d+)")
 PATIENCE_SECONDS = 60.0
+SAID_SECONDS = 0.2
 
 
 class Reply(NamedTuple):
@@ -184,6 +185,8 @@ def paused(*pids: int) -> Iterator[None]:
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
         until(lambda pid=pid: _state(pid) in {"T", "t"})  # type: ignore[misc]
+    # What the owner said last does not hold any more: nothing is given to it.
+    time.sleep(SAID_SECONDS)
     try:
         yield
     finally:
