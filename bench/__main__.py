@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import aims, followers, imports, machine, report, sustained
+from bench import aims, followers, imports, machine, overload, report, sustained
 from bench.contestants import Contestant, Peer, choose
 from bench.measurements import Results
 from bench.parts import PARTS, Plan, Run, say
@@ -26,7 +26,13 @@ HUGE_SIZE = 20_000_000
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run with the given command line; returns the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    for name, part in (("followers", followers.main), ("imports", imports.main), ("sustained", sustained.main)):
+    alone = {
+        "followers": followers.main,
+        "imports": imports.main,
+        "overload": overload.main,
+        "sustained": sustained.main,
+    }
+    for name, part in alone.items():
         if given[:1] == [name]:
             return part(given[1:])
     options = _parser().parse_args(given)

@@ -65,11 +65,11 @@ def _measure(server: Contestant, folder: Path, seconds: float, cpus: Sequence[in
         cpus=cpus,
     )
     print("seconds  events/s  journal MiB  unfolded  late p99.9 ms  query p99 ms  own MiB  index MiB", flush=True)
-    before = _metrics(server)
+    before = metrics_of(server)
     began = last = time.monotonic()
     while time.monotonic() + INTERVAL_SECONDS < ends:
-        latencies = _ask(server, INTERVAL_SECONDS)
-        now, metrics = time.monotonic(), _metrics(server)
+        latencies = ask(server, INTERVAL_SECONDS)
+        now, metrics = time.monotonic(), metrics_of(server)
         print(
             f"{now - began:7.0f}  {(_events(metrics) - _events(before)) / (now - last):8,.0f}"
             f"  {metrics['segmentd_journal_bytes'] / _MIB:11.0f}  {metrics['segmentd_unfolded_records']:8.0f}"
@@ -82,7 +82,7 @@ def _measure(server: Contestant, folder: Path, seconds: float, cpus: Sequence[in
     print(f"{outcome.accepted * BATCH:,} events acknowledged, {outcome.errors} answers were not 202", flush=True)
 
 
-def _ask(server: Contestant, seconds: float) -> list[float]:
+def ask(server: Contestant, seconds: float) -> list[float]:
     """Latencies of queries, one at a time."""
     connection = http.client.HTTPConnection(server.endpoint.host, timeout=60)
     headers = {"x-api-key": server.key, "content-type": "application/json"}
@@ -99,7 +99,8 @@ def _ask(server: Contestant, seconds: float) -> list[float]:
     return latencies
 
 
-def _metrics(server: Contestant) -> dict[str, float]:
+def metrics_of(server: Contestant) -> dict[str, float]:
+    """Value by name and labels, now."""
     connection = http.client.HTTPConnection(server.endpoint.host, timeout=60)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
