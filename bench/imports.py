@@ -1,8 +1,9 @@
 """`python -m bench imports [--rows N]`: whole lists into a running server.
 
 Measures, for a first import, the same list at a later T, the same file once more, and one with 10 % change: rows/s from
-the first byte sent to the end of the job, memory of the server and its children beyond what it held, and the latency of
-queries before and meanwhile (one connection, one query in so many ms). Prints a table; judges nothing.
+the first byte sent to the end of the job, processor time of the server (queries included) and of its children (stager,
+scans, checkpointer), memory of all beyond what they held, and the latency of queries before and meanwhile (one
+connection, one query in so many ms). Prints a table; judges nothing.
 """
 
 import argparse
@@ -19,7 +20,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.processes import Child, descendants, memory_of, wait_until_ready
+from bench.processes import (
+    Child,
+    cpu_seconds_of,
+    descendants,
+    ended_children_seconds_of,
+    memory_of,
+    wait_until_ready,
+)
 from tests.serverprocess import PRIVATE_KEY, ServerProcess
 
 QUERY_SECONDS = 0.005
@@ -104,6 +112,12 @@ def run_import(connection: http.client.HTTPConnection, path: Path, as_of: int) -
     return job
 
 
+def processor_seconds(pid: int) -> tuple[float, float]:
+    """(of the server, of its children, ended ones too)."""
+    children = [child for child in descendants(pid) if child != pid]
+    return cpu_seconds_of([pid]), cpu_seconds_of(children) + ended_children_seconds_of(pid)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser("python -m bench imports", description=__doc__)
@@ -141,14 +155,16 @@ def measure(host: str, server: Child, whole: Path, changed: Path, rows: int) -> 
     ]
     for name, path, as_of in works:
         with Probe(host, server.pid).running() as probe:
-            start = time.perf_counter()
+            start, (own, others) = time.perf_counter(), processor_seconds(server.pid)
             job = run_import(connection, path, as_of)
             seconds = time.perf_counter() - start
+        own, others = (now - then for now, then in zip(processor_seconds(server.pid), (own, others), strict=True))
         after = memory_of(descendants(server.pid)).anonymous
         counts = f"+{job['qualified']} -{job['disqualified']} ={job['unchanged']}"
         print(
-            f"{name:>13}: {rows / seconds:>9,.0f} rows/s in {seconds:5.1f} s, queries p99 {probe.p99_ms():6.2f} ms,"
-            f" memory at its peak {(probe.peak_bytes - after) / _MIB:5.0f} MiB above what is held after, {counts}",
+            f"{name:>13}: {rows / seconds:>9,.0f} rows/s in {seconds:5.1f} s, processor {own:5.1f} + {others:5.1f} s,"
+            f" queries p99 {probe.p99_ms():6.2f} ms, memory at its peak {(probe.peak_bytes - after) / _MIB:5.0f} MiB"
+            f" above what is held after, {counts}",
             flush=True,
         )
 

@@ -144,6 +144,12 @@ def cpu_seconds_of(pids: Sequence[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def ended_children_seconds_of(pid: int) -> float:
+    """Processor time of those children of a process that have ended and were waited for, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")  # cutime and cstime, see proc(5)
+
+
 def busy_seconds_of(cpus: Sequence[int]) -> float:
     """User and system time of all processes on these cores since the machine started, with what its host took away."""
     ticks = 0

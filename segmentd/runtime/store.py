@@ -15,7 +15,7 @@ from segmentd.domain.gate import Gate
 from segmentd.domain.membership import V_BITS, find, v_of, v_of_word
 from segmentd.domain.placement import shard_of, split
 from segmentd.domain.refusals import Overloaded
-from segmentd.domain.shard import Shard, load
+from segmentd.domain.shard import Shard, load, packed_of
 from segmentd.runtime.audiences import AudienceTable, Deletion
 from segmentd.runtime.checkpointing import Checkpointing
 from segmentd.runtime.committer import CommitObserver, Committer, Write
@@ -109,7 +109,7 @@ class LocalStore:
 
     def _whole_lists(self) -> WholeLists:
         return WholeLists(
-            shard_of_key=self._shard,
+            packed_of=packed_of(self._shards),
             audiences=self._audiences,
             gate=self._gate,
             committer=self.committer,

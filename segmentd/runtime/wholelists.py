@@ -16,9 +16,9 @@ import structlog
 import trio
 
 from segmentd.domain.gate import Gate
-from segmentd.domain.membership import V_BITS, find, is_qualified, v_of
+from segmentd.domain.membership import V_BITS, find, is_qualified, unpack, v_of
 from segmentd.domain.refusals import Overloaded, ShuttingDown, StoreUnavailable
-from segmentd.domain.shard import Shard, Word
+from segmentd.domain.shard import Word
 from segmentd.runtime.audiences import AudienceTable
 from segmentd.runtime.checkpointing import Checkpointing
 from segmentd.runtime.committer import Committer, Write
@@ -43,7 +43,7 @@ class WholeLists:
     def __init__(
         self,
         *,
-        shard_of_key: Callable[[bytes], Shard],
+        packed_of: Callable[[bytes], bytes | None],
         audiences: AudienceTable,
         gate: Gate,
         committer: Committer,
@@ -53,11 +53,11 @@ class WholeLists:
         index_path: Callable[[], Path],
         journal_bytes_max: int,
     ) -> None:
-        """index_path: the folder of the index now; a scrub moves it.
+        """packed_of: the words of a key in memory. index_path: the folder of the index now; a scrub moves it.
 
         journal_bytes_max: beyond it an import waits until the journal is folded.
         """
-        self._shard_of_key = shard_of_key
+        self._packed_of = packed_of
         self._audiences = audiences
         self._gate = gate
         self._committer = committer
@@ -92,12 +92,17 @@ class WholeLists:
             return [], len(keys)
         target = v_of(as_of_ms, True)
         word = number << V_BITS | target
-        shard_of_key = self._shard_of_key
+        packed_of = self._packed_of
         words: list[Word] = []
         qualified = 0
+        last: bytes | None = None
+        v: int | None = None
         for start in range(0, len(keys), _KEYS_AT_ONCE):
             for key in keys[start : start + _KEYS_AT_ONCE]:
-                v = find(shard_of_key(key).words(key), number)
+                packed = packed_of(key)
+                if packed != last:
+                    # Neighbours are often alike: the import before has given them one word.
+                    v, last = self._v(packed, number), packed
                 if v is None or v < target:
                     words.append((key, word))
                     qualified += v is None or v & 1
@@ -111,13 +116,17 @@ class WholeLists:
         words: list[Word] = []
         swept = 0
         for key in keys:
-            v = find(self._shard_of_key(key).words(key), number)
+            v = self._v(self._packed_of(key), number)
             if v is None or v >= target:
                 continue
             if is_qualified(v):
                 words.append((key, tombstone))
             swept += is_qualified(v) or v == target - 1
         return words, swept
+
+    @staticmethod
+    def _v(packed: bytes | None, number: int) -> int | None:
+        return find(unpack(packed), number) if packed else None
 
     async def write(self, words: Sequence[Word], taken_ms: int) -> None:
         """Make changes durable and visible, however long it takes. taken_ms: when the list was taken."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from segmentd.domain.events import Change, parse_events
 from segmentd.domain.membership import V_BITS, is_qualified, unpack
 from segmentd.domain.placement import shard_of
-from segmentd.domain.shard import Shard, Word, load
+from segmentd.domain.shard import Shard, Word, load, packed_of
 from tests.domain.strategies import (
     AUDIENCES,
     KEYS,
@@ -153,3 +153,13 @@ def test_loading_places_every_identifier_where_it_is_looked_for(listed: list[Wor
     load(shards, original.items())
     for key, _ in original.items():
         assert shards[shard_of(key, count)].words(key) == original.words(key)
+
+
+@given(words=st.lists(keyed_words), count=st.integers(1, 5))
+def test_a_look_up_over_all_shards_finds_what_the_one_that_owns_the_key_has(words: list[Word], count: int) -> None:
+    shards = Shards(count)
+    found = packed_of(shards.all)
+    shards.merge(words)
+    held = {key: packed for shard in shards.all for key, packed in shard.items()}
+    assert {key: found(key) for key, _ in words} == held
+    assert found(b"unknown") is None
