@@ -1,15 +1,16 @@
 """`python -m bench followers [--rounds N]`: what followers give and cost on two cores.
 
-For 0, 1 and 2 followers: queries alone, ingest alone, both at once; what each process holds in memory; how many
-connections went from process to process. The owner has core 0, followers have core 1, and the load shares both, so
-the figures of one and two followers lack what the load takes from them. Prints a table; judges nothing.
+For 0, 1 and 2 followers: queries alone, ingest alone, both at once; processor time of each; what each process holds in
+memory at two sizes; how many connections went from process to process; what more cores give on paper. The owner has
+core 0, followers have core 1, and the load shares both, so rates of one and two followers lack what the load takes from
+them. Two figures do not: processor time for each query, and the rates of owner and follower one at a time, while the
+other one is stopped and the load has its core. Prints tables; judges nothing.
 """
 
 import argparse
 import contextlib
 import http.client
-import os
-import statistics
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,18 +18,17 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from bench import machine
+from bench import cores, followertables, machine, perprocess
 from bench.arena import Arena
 from bench.contestants import Segmentd
 from bench.parts import say
-from bench.processes import BenchError
+from bench.processes import BenchError, send_signal
 from bench.work import EventWork, MixedWork, QueryWork
 
 FOLLOWERS: Final = (0, 1, 2)
 OWNER_CPU: Final = 0
 FOLLOWER_CPU: Final = 1
 BATCH: Final = 500
-_KIB: Final = 1024
 _QUERIES: Final = QueryWork()
 _INGEST: Final = EventWork(batch=BATCH)
 _BOTH: Final = MixedWork(query=_QUERIES, events=_INGEST)
@@ -40,14 +40,20 @@ _SHOWN: Final = (
     ("both", "p99_us", "p99 ms"),
     ("both", "events_per_second", "events/s"),
 )
+_FOLLOWER_ALONE: Final = "queries, owner stopped"
+Values = dict[tuple[int, str, str], list[float]]
+"""(followers, work, name of a value) → that value in each round."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser("python -m bench followers", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=8, help="of one measurement")
+    parser.add_argument("--seconds", type=int, default=5, help="of one measurement")
     parser.add_argument("--memberships", type=int, default=1_000_000)
+    parser.add_argument(
+        "--large", type=int, default=5_000_000, help="memberships of the second look at memory; 0: none"
+    )
     parser.add_argument("--write", type=Path, metavar="FILE", help="write what is printed there too, as Markdown")
     options = parser.parse_args(arguments)
     try:
@@ -67,93 +73,113 @@ def main(arguments: Sequence[str]) -> int:
 
 def _measured(scratch: Path, options: argparse.Namespace) -> Iterator[str]:
     arena = Arena(scratch, (OWNER_CPU, FOLLOWER_CPU), (OWNER_CPU, FOLLOWER_CPU), options.seconds)
-    servers = {count: _started(arena, scratch, count, options.memberships) for count in FOLLOWERS}
-    values: dict[tuple[int, str, str], list[float]] = {}
+    servers: dict[int, Segmentd] = {}
+    memory: list[str] = []
+    values: Values = {}
     try:
+        for count in FOLLOWERS:
+            with _only(None, servers):
+                servers[count] = _started(arena, scratch, count, options.memberships)
+                memory += _memory(arena, servers[count], count, options.memberships)
         for number in range(options.rounds):
             for count, server in servers.items():
-                with contextlib.ExitStack() as stack:
-                    for other in servers.values():
-                        if other is not server:
-                            stack.enter_context(other.frozen())
-                    for work, measure in _works(arena, server, options.memberships):
-                        found = measure()
-                        say(f"round {number + 1} · {count} followers · {work}: {found}")
-                        for name, value in found.items():
-                            values.setdefault((count, work, name), []).append(value)
-        yield from _table(values)
-        yield ""
-        for count, server in servers.items():
-            yield from _described(count, server)
+                with _only(server, servers):
+                    _round(arena, server, count, options, values)
+            say(f"round {number + 1} of {options.rounds} is over")
+        yield from followertables.rates(values, FOLLOWERS, _SHOWN)
+        yield from followertables.processor_time(values, FOLLOWERS)
+        yield from _hand_overs(servers)
     finally:
         for server in servers.values():
             server.stop()
+    if options.large:
+        memory += _large(arena, scratch, options.large)
+    yield from followertables.memory(memory)
+    yield from followertables.paper(values, cores.decoding_seconds(BATCH))
+
+
+@contextlib.contextmanager
+def _only(server: Segmentd | None, servers: dict[int, Segmentd]) -> Iterator[None]:
+    """All others are frozen."""
+    with contextlib.ExitStack() as stack:
+        for other in servers.values():
+            if other is not server:
+                stack.enter_context(other.frozen())
+        yield
 
 
 def _started(arena: Arena, scratch: Path, count: int, memberships: int) -> Segmentd:
     """A server with so many followers, each process on its core, with the world loaded."""
-    server = Segmentd(f"followers-{count}", "", {"server": {"followers": count}})
+    server = Segmentd(f"followers-{count}-{memberships}", "", {"server": {"followers": count}})
     server.start(scratch / server.name, (OWNER_CPU, FOLLOWER_CPU))
-    arena.load(server, memberships)
-    owner = server.pids()[0]
-    for pid in server.pids():
-        if pid == owner:
-            _pin(pid, OWNER_CPU)
-        elif _is_follower(pid):
-            _pin(pid, FOLLOWER_CPU)
+    try:
+        arena.load(server, memberships)
+        perprocess.pin(server.pids(), owner_cpu=OWNER_CPU, follower_cpu=FOLLOWER_CPU)
+    except BaseException:
+        server.stop()
+        raise
     return server
 
 
-def _works(arena: Arena, server: Segmentd, memberships: int) -> list[tuple[str, partial[dict[str, float]]]]:
-    return [
-        ("queries alone", partial(arena.queries, server, _QUERIES, memberships)),
+def _large(arena: Arena, scratch: Path, memberships: int) -> list[str]:
+    server = _started(arena, scratch, 1, memberships)
+    try:
+        return list(_memory(arena, server, 1, memberships))
+    finally:
+        server.stop()
+
+
+def _round(arena: Arena, server: Segmentd, count: int, options: argparse.Namespace, values: Values) -> None:
+    """All works once. What was asked is counted too, so that processor time can be shared out."""
+    works = [
+        ("queries alone", partial(arena.queries, server, _QUERIES, options.memberships)),
         ("ingest alone", partial(arena.events, server, _INGEST)),
-        ("both", partial(arena.mixed, server, _BOTH, memberships)),
+        ("both", partial(arena.mixed, server, _BOTH, options.memberships)),
     ]
+    if count == 1:
+        works.append((_FOLLOWER_ALONE, partial(_follower_alone, arena, server, options.memberships)))
+    for work, measure in works:
+        with perprocess.processor_time(server.pids()) as seconds:
+            found = measure()
+        found |= {f"{role}_seconds": used for role, used in seconds.items()}
+        found["queries"] = found.get("per_second", 0.0) * options.seconds
+        found["events"] = found.get("events_per_second", 0.0) * options.seconds
+        say(f"{count} followers · {work}: {found}")
+        for name, value in found.items():
+            values.setdefault((count, work, name), []).append(value)
 
 
-def _table(values: dict[tuple[int, str, str], list[float]]) -> Iterator[str]:
-    yield "Medians; queries of 3 audiences on 16 connections, ingest in requests of 500 on 16 connections at full rate."
-    yield ""
-    yield "| followers | " + " | ".join(f"{work}: {unit}" for work, _, unit in _SHOWN) + " | foreign CPU |"
-    yield "|---:" * (len(_SHOWN) + 2) + "|"
-    for count in FOLLOWERS:
-        cells = []
-        for work, name, unit in _SHOWN:
-            median = statistics.median(values[count, work, name])
-            cells.append(f"{median / 1000:.1f}" if unit == "p99 ms" else f"{median:,.0f}")
-        foreign = max(max(values.get((count, work, "foreign_cpu"), [0.0])) for work, _, _ in _SHOWN)
-        yield f"| {count} | {' | '.join(cells)} | {foreign:.0%} |"
+def _follower_alone(arena: Arena, server: Segmentd, memberships: int) -> dict[str, float]:
+    """The owner is stopped, so that it accepts nothing, and the load has its core."""
+    owner = server.pids()[:1]
+    send_signal(owner, signal.SIGSTOP)
+    try:
+        return arena.queries(server, _QUERIES, memberships)
+    finally:
+        send_signal(owner, signal.SIGCONT)
 
 
-def _described(count: int, server: Segmentd) -> Iterator[str]:
-    """Memory of each process, and hand-overs."""
-    processes = [(pid, "follower") for pid in server.pids() if _is_follower(pid)]
-    for pid, role in [(server.pids()[0], "owner"), *processes]:
-        resident, proportional = _memory(pid)
-        yield f"- {count} followers, {role}: RSS {resident / _KIB:,.0f} MiB, PSS {proportional / _KIB:,.0f} MiB"
-    for line in _metrics(server):
-        if line.startswith("segmentd_connections_handed_over_total"):
+def _memory(arena: Arena, server: Segmentd, count: int, memberships: int) -> Iterator[str]:
+    """A row for each process, after queries that looked all over the index."""
+    arena.queries(server, _QUERIES, memberships)
+    overlay = sum(int(float(line.split()[-1])) for line in _metrics(server, "segmentd_following_overlay_entries"))
+    for pid, role in perprocess.roles(server.pids()).items():
+        if role != "children":
+            held = overlay // count if role == "followers" else 0
+            yield followertables.memory_row(memberships, count, role, perprocess.memory_of(pid), held)
+
+
+def _hand_overs(servers: dict[int, Segmentd]) -> Iterator[str]:
+    for count, server in servers.items():
+        for line in _metrics(server, "segmentd_connections_handed_over_total"):
             yield f"- {count} followers: `{line}`"
+    yield ""
 
 
-def _metrics(server: Segmentd) -> list[str]:
+def _metrics(server: Segmentd, name: str) -> list[str]:
+    """The lines of /metrics that begin with `name`."""
     connection = http.client.HTTPConnection(server.endpoint.host, timeout=60)
     with contextlib.closing(connection):
         connection.request("GET", "/metrics")
-        return connection.getresponse().read().decode().splitlines()
-
-
-def _pin(pid: int, cpu: int) -> None:
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(task.name), {cpu})
-
-
-def _is_follower(pid: int) -> bool:
-    return b"segmentd.follower" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-
-
-def _memory(pid: int) -> tuple[int, int]:
-    """(RSS, PSS) in KiB."""
-    rows = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
-    return int(rows["Rss"].split()[0]), int(rows["Pss"].split()[0])
+        lines = connection.getresponse().read().decode().splitlines()
+    return [line for line in lines if line.startswith(name)]

@@ -28,6 +28,8 @@ _ADDED_UP: Final = frozenset({"counter", "histogram"})
 # How late a loop is says something about that loop alone.
 _OF_EACH: Final = frozenset({"segmentd_loop_lateness_seconds"})
 
+_TIMES: Final = "segmentd_http_request_seconds"
+
 Labels = tuple[tuple[str, str], ...]
 Numbers = dict[tuple[str, Labels], float]
 
@@ -114,6 +116,19 @@ class ProcessMetrics(Collector):
             if family.kind in _ADDED_UP and family.name not in _OF_EACH:
                 self._ended[family.name] = family
                 _add(self._ended_numbers.setdefault(family.name, {}), family.samples)
+
+    def answered(self, route: str) -> dict[float, float]:
+        """Upper bound in seconds → how many requests followers have answered within it, those that ended included."""
+        numbers: Numbers = dict(self._ended_numbers.get(_TIMES, {}))
+        for _, family in self._families(_TIMES):
+            _add(numbers, family.samples)
+        found: dict[float, float] = {}
+        for (name, labels), count in numbers.items():
+            described = dict(labels)
+            if name == f"{_TIMES}_bucket" and described["route"] == route:
+                bound = float(described["le"])
+                found[bound] = found.get(bound, 0.0) + count
+        return found
 
     def collect(self) -> Iterator[Metric]:
         """As a registry's."""

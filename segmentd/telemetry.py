@@ -56,6 +56,8 @@ class Telemetry:
         self.registry = CollectorRegistry()
         self.shown: Collector = self.registry
         """What `/metrics` shows: this, or the numbers of several processes together."""
+        self.answered_elsewhere: Callable[[str], Mapping[float, float]] = _none
+        """As `answered`, of other processes that serve the same port."""
         self._define_edge()
         self._define_storage()
         ProcessCollector(registry=self.registry)
@@ -173,7 +175,10 @@ class Telemetry:
 
     def answered(self, route: str) -> dict[float, float]:
         """Upper bound in seconds → how many requests to `route` were answered within it; the last bound is infinite."""
-        return self._requests.within(route)
+        found = self._requests.within(route)
+        for bound, count in self.answered_elsewhere(route).items():
+            found[bound] = found.get(bound, 0.0) + count
+        return found
 
     def watch_imports(self, counts: Callable[[], ImportNumbers]) -> None:
         """Show what imports have done since the start, and how many there are."""
@@ -183,6 +188,10 @@ class Telemetry:
         """(body, content type): Prometheus text, or OpenMetrics if `accept` asks for it."""
         encode, content_type = choose_encoder(accept)
         return encode(self.shown), content_type
+
+
+def _none(_route: str) -> Mapping[float, float]:
+    return {}
 
 
 def _counted(counter: Counter) -> float:

@@ -52,6 +52,7 @@ class Neighbours:
         self.look_after_readers = self._readers.run
         self._metrics.watch(self._gauges)
         telemetry.shown = self._metrics
+        telemetry.answered_elsewhere = self._metrics.answered
         self.room = SharedRoom(tally, settings.server.connections_max)
         self.restart = self._followers.restart
         self.reopen = self._followers.reopen

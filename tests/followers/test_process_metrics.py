@@ -6,7 +6,9 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
+from segmentd.http.traffic import QUERY_ROUTE, counts_of
 from segmentd.processmetrics import ALL, ProcessMetrics, families_of
+from segmentd.telemetry import Telemetry
 
 
 class Counted:
@@ -100,3 +102,19 @@ def test_the_sums_are_valid_openmetrics() -> None:
     assert {sample.labels["process"] for sample in families["segmentd_connections"].samples} == {"owner", "follower-0"}
     assert families["segmentd_followers_ready"].samples[0].labels == {}
     assert families["requests"].samples[0].value == 3
+
+
+def test_the_charts_of_traffic_count_what_followers_have_answered_and_lose_nothing_when_one_ends() -> None:
+    owner, follower = Telemetry(), Telemetry()
+    metrics = ProcessMetrics(owner.registry)
+    owner.answered_elsewhere = metrics.answered
+    for telemetry, seconds in ((owner, 0.002), (follower, 0.002), (follower, 100.0)):
+        telemetry.requested(QUERY_ROUTE, "POST", 200, seconds, "lane")
+    follower.requested("/v3/events", "POST", 202, 0.002, "lane")
+    metrics.heard("follower-0", families_of(follower.registry))
+    counted = counts_of(owner)
+    assert counted.queries[-1] == 3
+    assert counted.queries[counted.query_bounds_seconds.index(0.0025)] == 2
+    assert counted.queries[0] == 0
+    metrics.ended("follower-0")
+    assert counts_of(owner) == counted
