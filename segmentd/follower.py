@@ -143,6 +143,8 @@ class FollowerProcess:
             match message:
                 case Handed() if descriptor is not None:
                     self._server.take(message, descriptor)
+                case Handed():
+                    self._server.lost()
                 case Leave():
                     self._server.leave(stopping=message.stopping)
                 case Reopen():

@@ -59,10 +59,10 @@ def families_of(registry: CollectorRegistry) -> list[Family]:
 
 
 def failed_hand_overs(registry: CollectorRegistry) -> Counter:
-    """What a follower counts of them; in the owner's registry it only shows that there may be some."""
+    """Each process counts those that it could not send, and those that did not arrive there."""
     return Counter(
         "segmentd_hand_overs_failed",
-        "Connections that ended because they could not be handed to the owner.",
+        "Connections that ended because they could not be handed to another process, or were lost on the way.",
         registry=registry,
     )
 
@@ -100,7 +100,7 @@ class ProcessMetrics(Collector):
         )
         for process in (OWNER, "follower"):
             self.handed_over.labels(process)  # so that it is shown before the first one
-        failed_hand_overs(registry)
+        self.failed = failed_hand_overs(registry)
 
     def watch(self, gauges: Callable[[], Mapping[str, Mapping[str, float]]]) -> None:
         """gauges: asked at each scrape; name of a number → process → value, or `ALL` → value."""

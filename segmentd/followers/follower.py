@@ -33,6 +33,9 @@ class Owner(Protocol):
     def taken(self, connection: Handed, descriptor: int) -> None:
         """A connection to serve; the descriptor is the callee's from now on."""
 
+    def lost_on_its_way(self) -> None:
+        """A connection was handed over and did not arrive; its client meets the end of it."""
+
     def became_ready(self, follower: Follower) -> None:
         """It accepts connections."""
 
@@ -137,6 +140,7 @@ class Follower:
             case Handed():
                 # The kernel had no descriptor to give; the client meets a closed connection.
                 self._tally.received(self.slot)
+                self._owner.lost_on_its_way()
                 log.error("a connection was lost on its way", follower=self.name)
             case Ready():
                 self._scope.deadline = float("inf")

@@ -86,6 +86,12 @@ class FollowerServer:
         assert self._connections is not None  # noqa: S101  # nothing is handed to a follower that is not ready
         self._connections.start_soon(self._connection, stream, Arrived(handed.begun, handed.hops))
 
+    def lost(self) -> None:
+        """A connection was handed over and did not arrive: the kernel had no descriptor to give."""
+        self._tally.received(self._slot)
+        self._failed()
+        log.error("a connection was lost on its way")
+
     async def _accept(self, connections: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as acceptor:
 

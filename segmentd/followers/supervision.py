@@ -135,6 +135,10 @@ class Followers:
         self._metrics.handed_over.labels(OWNER).inc()
         self.take(connection, descriptor)
 
+    def lost_on_its_way(self) -> None:
+        """See Owner."""
+        self._metrics.failed.inc()
+
     def became_ready(self, follower: Follower) -> None:
         """See Owner."""
         log.info("follower ready", follower=follower.name, pid=follower.pid)
