@@ -48,7 +48,7 @@ class Walk:
         self._document = document
         self._folder = folder
         self._server = ServerProcess(folder, docs_keys() | {"storage": {"path": "data"}})
-        self._addresses = {SECOND_ADDRESS: f"127.0.0.1:{_free_port()}"}
+        self._addresses = {SECOND_ADDRESS: f"127.0.0.1:{free_port()}"}
         self._groups: list[int] = []
         self._output = ""
         self._environ = {name: value for name, value in os.environ.items() if not name.startswith("SEGMENTD_")}
@@ -161,7 +161,8 @@ def _program(path: Path, line: str) -> None:
     path.chmod(0o755)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback address that nobody has at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
