@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+import trio
+
 from segmentd.domain.events import Change, EventRules, ParsedEvents, parse_events
 from segmentd.domain.refusals import InvalidEvents, Refusal
 from segmentd.http import bodies
@@ -22,8 +24,15 @@ from segmentd.telemetry import Telemetry
 _ACCEPTED: Final = (JSON_TYPE, *NDJSON_TYPES)
 
 
+# A body of some dozens of events; a larger one takes long enough to be parsed that thousands must take turns.
+LARGE_BODY_BYTES: Final = 8_192
+
+
 class Applies(Protocol):
-    """The one thing that this needs of the store."""
+    """What this needs of the store."""
+
+    def check_room(self) -> None:
+        """Raises what `apply` would raise now because too much waits."""
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """See `segmentd.runtime.store.MembershipStore`."""
@@ -45,6 +54,7 @@ class EventsApi:
         self._rules = rules
         self._telemetry = telemetry
         self._clock = clock
+        self._turn = trio.Lock()
         self._bodies = BodyRules(
             accepted=_ACCEPTED,
             # The oldest SDKs and many scripts name no type.
@@ -55,8 +65,14 @@ class EventsApi:
 
     async def post(self, request: Request) -> Answer:
         """202, or a refusal after which nothing of the request was applied."""
-        media_type, body = bodies.read(request, self._bodies)
-        parsed = self._parse(body, ndjson=media_type != JSON_TYPE)
+        if len(request.body) > LARGE_BODY_BYTES:
+            # One in each turn of the loop, so that a crowd holds up no query; and none that would be refused anyway.
+            # How many may wait is bounded by [limits] bodies_bytes_max.
+            async with self._turn:
+                self._store.check_room()
+                parsed = self._parse(request)
+        else:
+            parsed = self._parse(request)
         quota = None if request.key is None or request.key.quotas is None else request.key.quotas.events
         charge(quota, parsed.qualify + parsed.disqualify + parsed.dropped)
         if parsed.changes:
@@ -67,9 +83,12 @@ class EventsApi:
         count("other", "dropped", parsed.dropped)
         return Answer(202, b'{"title":"Accepted","status":202,"timestamp":"%b"}' % timestamp(self._clock()).encode())
 
-    def _parse(self, body: bytes, *, ndjson: bool) -> ParsedEvents:
+    def _parse(self, request: Request) -> ParsedEvents:
+        media_type, body = bodies.read(request, self._bodies)
         try:
-            return parse_events(body, ndjson=ndjson, rules=self._rules, now_ms=int(self._clock() * 1000))
+            return parse_events(
+                body, ndjson=media_type != JSON_TYPE, rules=self._rules, now_ms=int(self._clock() * 1000)
+            )
         except InvalidEvents as refusal:
             named = len({invalid.event for invalid in refusal.invalids})
             self._telemetry.counted_events("unknown", "invalid", named)

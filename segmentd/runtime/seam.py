@@ -47,6 +47,11 @@ class MembershipReader(Protocol):
 class MembershipStore(MembershipReader, Protocol):
     """What is above the seam may call. What is not async is a plain call that never waits."""
 
+    def check_room(self, changes: int = 1) -> None:
+        """Raises what `apply` of so many would raise now: Overloaded (a queue or the journal is full), ShuttingDown,
+        StoreUnavailable.
+        """
+
     async def apply(self, changes: Sequence[Change]) -> None:
         """Returns when every change is on disk and visible to whoever looks from now on.
 

@@ -150,9 +150,8 @@ class LocalStore:
         """See MembershipStore."""
         if not changes:
             return
-        self._check_room()
         # Before audiences get their numbers: what is refused leaves nothing behind.
-        self.committer.check_room(len(changes))
+        self.check_room(len(changes))
         write = Write(changes=self._audiences.words(changes))
         self.committer.submit(write)
         await write.reply.wait()
@@ -162,7 +161,7 @@ class LocalStore:
         number = self._audiences.number(audience)
         if number is None:
             return None
-        self._check_room()
+        self.check_room()
         floor = max(v_of(now_ms, True), self._gate.floors.get(number, 0))
 
         def sweep() -> None:
@@ -181,7 +180,7 @@ class LocalStore:
 
     async def forget(self, keys: Sequence[bytes], now_ms: int) -> None:
         """See MembershipStore."""
-        self._check_room()
+        self.check_room()
         write = Write(forgotten=[(key, now_ms) for key in keys])
         self.committer.submit(write)
         await write.reply.wait()
@@ -275,9 +274,9 @@ class LocalStore:
         self._index.close()
         self._journal.close()
 
-    def _check_room(self) -> None:
-        """Raises StoreUnavailable after a failure, Overloaded while the journal is full."""
-        self.committer.check_open()
+    def check_room(self, changes: int = 1) -> None:
+        """See MembershipStore."""
+        self.committer.check_room(changes)
         # What may be cut is cut by the next append, so one must get through, or the journal would stay full for ever.
         cuts = self._journal.oldest_seq <= self.checkpointing.cut_to
         if self._journal.bytes_held > self._storage.journal_bytes_max and not cuts:

@@ -4,6 +4,7 @@ import gzip
 import json
 
 import pytest
+import trio
 import zstandard
 
 from segmentd.domain.refusals import LimitReached, Overloaded, ShuttingDown, StoreUnavailable
@@ -149,3 +150,27 @@ async def test_every_invalid_event_is_listed_up_to_the_limit() -> None:
     assert [invalid["event"] for invalid in detail["invalids"]] == [0, 2]
     assert detail["message"].endswith("the first 2 are listed")
     assert not world.store.memberships
+
+
+async def test_large_bodies_take_turns_with_everything_else(world: World) -> None:
+    crowd, turns = 50, 0
+    body = json.dumps([event(identifiers={"fs_user_id": f"u-{n}"}) for n in range(200)]).encode()
+    answered: list[int] = []
+
+    async def send() -> None:
+        answered.append((await world.ask("POST", "/v3/events", PUBLIC, body)).status)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(crowd):
+            nursery.start_soon(send)
+        while len(answered) < crowd:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+    assert set(answered) == {202}
+    assert turns >= crowd
+
+
+async def test_a_large_body_is_refused_before_it_is_parsed_where_there_is_no_room(world: World) -> None:
+    world.store.full = Overloaded("Too many writes are waiting; send it again.", 1)
+    answer = await world.ask("POST", "/v3/events", PUBLIC, b"[" * 10_000)
+    assert (answer.status, header(answer, "retry-after")) == (503, "1")

@@ -40,9 +40,14 @@ class MemoryStore:
     def __init__(self) -> None:
         self.memberships: dict[tuple[bytes, str], int] = {}
         self.refusal: Exception | None = None
+        self.full: Exception | None = None
         self.gate: trio.Event | None = None
         self.applying = trio.Event()
         self.broken: str | None = None
+
+    def check_room(self) -> None:
+        if self.full is not None:
+            raise self.full
 
     async def apply(self, changes: Sequence[Change]) -> None:
         self.applying.set()
