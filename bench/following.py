@@ -111,9 +111,11 @@ class Owner:
 
 
 def main() -> None:
-    """Print a line for each number of changes between two queries, and one for a deep overlay."""
+    """Print a row for each number of changes between two queries, and what a deep overlay costs."""
     with tempfile.TemporaryDirectory() as home:
         owner = Owner(Path(home) / "data")
+        print("| changes before each query | median µs | p99 µs | µs a change |\n|---:|---:|---:|---:|")
+        nothing = 0.0
         for changes in CHANGES_BETWEEN:
             taken = []
             for _ in range(ROUNDS):
@@ -121,8 +123,10 @@ def main() -> None:
                     owner.append(changes)
                 taken.append(owner.look().seconds * 1e6)
             taken.sort()
-            print(f"{changes:5} changes before each query: median {taken[ROUNDS // 2]:7.1f} us,", end=" ")
-            print(f"p99 {taken[ROUNDS * 99 // 100]:7.1f} us", flush=True)
+            middle = taken[ROUNDS // 2]
+            nothing = nothing or middle
+            each = f"{(middle - nothing) / changes:.2f}" if changes else ""
+            print(f"| {changes:,} | {middle:,.1f} | {taken[ROUNDS * 99 // 100]:,.1f} | {each} |", flush=True)
             owner.fold()
         before = owner.look()
         for _ in range(UNFOLDED // 2_000):
@@ -130,10 +134,12 @@ def main() -> None:
             deep = owner.look()
         grown = (deep.resident_bytes - before.resident_bytes) / max(1, deep.overlay_changes)
         looks = sorted(owner.look().seconds * 1e6 for _ in range(ROUNDS))
-        print(f"{deep.overlay_changes} unfolded: query median {looks[ROUNDS // 2]:.1f} us, {grown:.0f} bytes a change")
+        print(
+            f"\n{deep.overlay_changes:,} unfolded: query median {looks[ROUNDS // 2]:.1f} µs, {grown:.0f} bytes a change"
+        )
         owner.fold()
         dropped = owner.look()
-        print(f"first query after the fold: {dropped.seconds * 1e6:.0f} us; {dropped.overlay_changes} changes kept")
+        print(f"first query after the fold: {dropped.seconds * 1e6:.0f} µs; {dropped.overlay_changes:,} changes kept")
         owner.end()
 
 
