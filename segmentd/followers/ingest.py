@@ -12,9 +12,9 @@ import trio
 
 from segmentd.runtime.committer import CommitObserver
 
-# What a request and each of its changes keep the loop busy for: `python -m bench followers` prints it as e. Half or twice
-# as much would move the bound below, not what it is for. Not the loop's own processor time: most of that may be queries,
-# and a process that is busy with queries alone is what the balance of connections is for.
+# What a request and each of its changes keep the loop busy for: `python -m bench followers` prints it as e. Half or
+# twice as much would move the bound below, not what it is for. Not the loop's own processor time: most of that may be
+# queries, and a process that is busy with queries alone is what the balance of connections is for.
 _REQUEST_SECONDS: Final = 50e-6
 _CHANGE_SECONDS: Final = 4e-6
 # Up to this share of the loop's time queries hardly notice events; above it, what was too much adds up.
