@@ -21,7 +21,8 @@ from segmentd.followers.channel import Channel, ChannelEndedError, ChannelFullEr
 from segmentd.followers.messages import Handed
 from segmentd.followers.tally import SharedRoom, Tally
 from segmentd.http.edge import Edge
-from segmentd.http.lane import ACCEPTED, QUERIES, Arrived
+from segmentd.http.elsewhere import ACCEPTED, Arrived
+from segmentd.http.lane import QUERIES
 from segmentd.http.lanes import Lanes
 from segmentd.http.listening import RoomyListener
 from segmentd.http.streams import BoundedStream

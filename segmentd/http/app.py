@@ -178,7 +178,7 @@ def _api_routes(settings: Settings, events: EventsApi, segments: SegmentsApi, gr
     limits = settings.limits
     yield Route(
         "/v3/events",
-        {"POST": Operation(events.post, "public", shows=False)},
+        {"POST": Operation(events.post, "public", events.at_once, shows=False)},
         shape=events_shape,
         body_bytes_max=limits.events_body_bytes_max,
         limit_name="events_body_bytes_max",

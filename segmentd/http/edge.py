@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from contextvars import Token
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 import structlog
@@ -24,11 +25,11 @@ from segmentd.domain.refusals import Forbidden, RateLimited, Refusal, TooManyWro
 from segmentd.http.auth import Key, Keyring
 from segmentd.http.cors import Cors
 from segmentd.http.errors import Failed, MethodNotAllowed, NoSuchPath, answer_to, plain_shape
-from segmentd.http.exchange import Answer, Header, Request, request_id_of
+from segmentd.http.exchange import WAITING, Answer, Header, Request, Waiting, request_id_of
 from segmentd.http.holdings import Holdings
 from segmentd.http.ratelimits import GuessLimit, Quota, client_address
 from segmentd.http.readiness import Readiness
-from segmentd.http.routing import UNMATCHED, Match, Operation, Route, RouteTable
+from segmentd.http.routing import UNMATCHED, Later, Match, Operation, Route, RouteTable
 from segmentd.logs import RequestContext, current_request
 from segmentd.telemetry import Telemetry
 
@@ -49,6 +50,7 @@ class _Begun(NamedTuple):
     """A request that is being answered. started: of the performance counter."""
 
     started: float
+    context: RequestContext
     token: Token[RequestContext | None]
 
 
@@ -111,26 +113,54 @@ class Edge:
             current_request.reset(begun.token)
         return answer
 
-    def answer_at_once(self, request: Request, match: Match) -> Answer | None:
-        """As `answer`, where nothing has to be waited for; None where something may have to, and nothing was done."""
+    def answer_at_once(
+        self, request: Request, match: Match, later: Callable[[Answer], None]
+    ) -> Answer | Waiting | None:
+        """As `answer`, without a task; None where that needs one, and nothing was done.
+
+        later: is given the answer where `WAITING` is returned.
+        """
         route = match.route
         operation = None if route is None else route.operation(request.method)
         at_once = None if operation is None else operation.at_once
         if route is None or operation is None or at_once is None or at_once.may_wait(request):
             return None
-        if self._published is not None and self._published.is_behind():
+        if self._published is not None and operation.shows and self._published.is_behind():
             return None
         begun = self._begin(request, match)
         try:
             try:
                 self._admit(request, route, operation, None)
                 answer = at_once.answer(request)
+                if isinstance(answer, Later):
+                    answer.done.then(partial(self._answer_later, request, route, begun, answer.answer, later))
+                    return WAITING
             except Exception as error:  # noqa: BLE001  # logged with its traceback, and the client is told
                 answer = self._instead(error, request, route)
             self._end(request, route, answer, begun)
         finally:
             current_request.reset(begun.token)
         return answer
+
+    def _answer_later(
+        self,
+        request: Request,
+        route: Route,
+        begun: _Begun,
+        answered: Callable[[Exception | None], Answer],
+        later: Callable[[Answer], None],
+        failure: Exception | None,
+    ) -> None:
+        token = current_request.set(begun.context)
+        try:
+            try:
+                answer = answered(failure)
+            except Exception as error:  # noqa: BLE001  # logged with its traceback, and the client is told
+                answer = self._instead(error, request, route)
+            self._end(request, route, answer, begun)
+        finally:
+            current_request.reset(token)
+        later(answer)
 
     def unreadable(self, refusal: Refusal) -> Answer:
         """The answer to bytes in which no request could be read; the connection ends after it."""
@@ -147,7 +177,7 @@ class Edge:
         request.params = match.params
         traceparent = request.headers.get("traceparent")
         context = RequestContext(request.request_id, traceparent and traceparent[:_TRACEPARENT_CHARS_MAX])
-        return _Begun(started, current_request.set(context))
+        return _Begun(started, context, current_request.set(context))
 
     def _instead(self, error: Exception, request: Request, route: Route | None) -> Answer:
         """Refusals and failures are answers too. Call it while `error` is handled."""

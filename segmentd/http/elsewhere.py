@@ -6,13 +6,23 @@ Owns the words for it. Never knows how a connection gets from one process to ano
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
 
 import trio
 
 
 class NotHereError(Exception):
     """Another process must answer this request; nothing was done for it here."""
+
+
+class Arrived(NamedTuple):
+    """What another process says of a connection that it hands over; nothing where it was accepted here."""
+
+    begun: bytes = b""
+    hops: int = 0
+
+
+ACCEPTED: Final = Arrived()
 
 
 class Room(Protocol):

@@ -6,6 +6,7 @@ Owns the reading of the upload's form and the 202. The meaning of an event is th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import trio
@@ -18,9 +19,12 @@ from segmentd.http.edge import charge
 from segmentd.http.errors import timestamp
 from segmentd.http.exchange import Answer, Request
 from segmentd.http.ratelimits import Quota
+from segmentd.http.routing import AtOnce, Later
+from segmentd.runtime.mailbox import Reply
 from segmentd.settings import LimitsSettings
 from segmentd.telemetry import Telemetry
 
+AT_ONCE_BYTES_MAX: Final = 4_096
 _ACCEPTED: Final = (JSON_TYPE, *NDJSON_TYPES)
 
 
@@ -34,8 +38,14 @@ class Applies(Protocol):
     def check_room(self) -> None:
         """Raises what `apply` would raise now because too much waits."""
 
-    async def apply(self, changes: Sequence[Change]) -> None:
-        """See `segmentd.runtime.store.MembershipStore`."""
+    def submit(self, changes: Sequence[Change]) -> Reply[None]:
+        """See `segmentd.runtime.seam.MembershipStore`."""
+
+
+class Submitted(Later, frozen=True):
+    """An upload on its way to disk."""
+
+    done: Reply[None]
 
 
 class EventsApi:
@@ -70,13 +80,43 @@ class EventsApi:
             # How many may wait is bounded by [limits] bodies_bytes_max.
             async with self._turn:
                 self._store.check_room()
-                parsed = self._parse(request)
+                begun = self.begin(request)
         else:
-            parsed = self._parse(request)
+            begun = self.begin(request)
+        if isinstance(begun, Answer):
+            return begun
+        try:
+            await begun.done.wait()
+        except Exception as failure:  # noqa: BLE001  # raised there again, after what was counted is taken back
+            return begun.answer(failure)
+        return begun.answer(None)
+
+    @property
+    def at_once(self) -> AtOnce:
+        """What a POST that is small is answered with."""
+        return AtOnce(may_wait, self.begin)
+
+    def begin(self, request: Request) -> Answer | Submitted:
+        """As `post`, without the waiting."""
+        parsed = self._parse(request)
         quota = None if request.key is None or request.key.quotas is None else request.key.quotas.events
         charge(quota, parsed.qualify + parsed.disqualify + parsed.dropped)
-        if parsed.changes:
-            await self._apply(parsed, quota)
+        if not parsed.changes:
+            return self._accepted(parsed)
+        try:
+            done = self._store.submit(parsed.changes)
+        except Refusal:
+            self._refused(parsed, quota)
+            raise
+        return Submitted(done, partial(self._answer, parsed, quota))
+
+    def _answer(self, parsed: ParsedEvents, quota: Quota | None, failure: Exception | None) -> Answer:
+        if failure is None:
+            return self._accepted(parsed)
+        self._refused(parsed, quota)
+        raise failure
+
+    def _accepted(self, parsed: ParsedEvents) -> Answer:
         count = self._telemetry.counted_events
         count("qualify", "accepted", parsed.qualify)
         count("disqualify", "accepted", parsed.disqualify)
@@ -94,12 +134,13 @@ class EventsApi:
             self._telemetry.counted_events("unknown", "invalid", named)
             raise
 
-    async def _apply(self, parsed: ParsedEvents, quota: Quota | None) -> None:
-        try:
-            await self._store.apply(parsed.changes)
-        except Refusal:
-            if quota is not None:
-                quota.give_back(parsed.qualify + parsed.disqualify + parsed.dropped)
-            self._telemetry.counted_events("qualify", "refused", parsed.qualify)
-            self._telemetry.counted_events("disqualify", "refused", parsed.disqualify)
-            raise
+    def _refused(self, parsed: ParsedEvents, quota: Quota | None) -> None:
+        if quota is not None:
+            quota.give_back(parsed.qualify + parsed.disqualify + parsed.dropped)
+        self._telemetry.counted_events("qualify", "refused", parsed.qualify)
+        self._telemetry.counted_events("disqualify", "refused", parsed.disqualify)
+
+
+def may_wait(request: Request) -> bool:
+    """Whether an upload takes so long to parse that others must get a turn between two of its kind."""
+    return len(request.body) > AT_ONCE_BYTES_MAX or "content-encoding" in request.headers

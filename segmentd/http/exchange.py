@@ -72,6 +72,13 @@ class Answer(msgspec.Struct):
     stream: AsyncGenerator[bytes, None] | None = None
 
 
+class Waiting:
+    """In the place of an answer that comes later."""
+
+
+WAITING: Final = Waiting()
+
+
 def request_id_of(headers: dict[str, str]) -> str:
     """The client's `x-request-id` if it is sane, else a new one."""
     given = headers.get("x-request-id")

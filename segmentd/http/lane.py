@@ -25,15 +25,15 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final
 
 import trio
 
 from segmentd.domain.refusals import Overloaded, Refusal
 from segmentd.http.edge import Edge
-from segmentd.http.elsewhere import Gives, NotHereError
+from segmentd.http.elsewhere import Arrived, Gives, NotHereError
 from segmentd.http.errors import body_timeout
-from segmentd.http.exchange import Request
+from segmentd.http.exchange import WAITING, Answer, Request, Waiting
 from segmentd.http.holdings import Held
 from segmentd.http.lanehead import HandedOverError, Head, Heads
 from segmentd.http.reactor import RECEIVE_BYTES, Connection, Reactor
@@ -50,16 +50,6 @@ _END_OF_HEAD: Final = b"\r\n\r\n"
 
 class LaneEndedError(Exception):
     """The connection is over: the client left or was too slow."""
-
-
-class Arrived(NamedTuple):
-    """What another process says of a connection that it hands over; nothing where it was accepted here."""
-
-    begun: bytes = b""
-    hops: int = 0
-
-
-ACCEPTED: Final = Arrived()
 
 
 class Lane:
@@ -87,6 +77,7 @@ class Lane:
         self._read_seconds_max = settings.request_read_seconds_max
         self._peer = peer_of(stream.socket)
         self._buffer = arrived.begun
+        self._connection: Connection | None = None
         self._scope = trio.CancelScope()
         self._busy = False
         """Whether a whole head was read and not answered yet."""
@@ -113,8 +104,8 @@ class Lane:
         if not self._busy or self._awaited is not None:
             self._scope.cancel()
 
-    def respond(self, received: bytes) -> tuple[bytes, bool] | None:
-        """Answer a query that needs no waiting, and whose bytes are exactly `received`. See `Reactor`."""
+    def respond(self, received: bytes) -> tuple[bytes, bool] | Waiting | None:
+        """Answer a request that needs no task, and whose bytes are exactly `received`. See `Reactor`."""
         end = received.find(_END_OF_HEAD, 0, HEAD_BYTES_MAX)
         if end < 0:
             return None
@@ -127,15 +118,25 @@ class Lane:
             return None
         request = Request("POST", head.path, "", dict(head.headers), received[start:], peer=self._peer, road="lane")
         try:
-            answer = self._edge.answer_at_once(request, head.match)
+            answer = self._edge.answer_at_once(request, head.match, self._answer_later)
         except NotHereError:
             return None
-        return None if answer is None else (as_bytes(answer, answer.close), not answer.close)
+        if isinstance(answer, Answer):
+            return as_bytes(answer, answer.close), not answer.close
+        self._busy = answer is WAITING
+        return answer
+
+    def _answer_later(self, answer: Answer) -> None:
+        """What `respond` left open."""
+        self._busy = False
+        closes = answer.close or self._ending
+        if self._connection is not None:
+            self._reactor.answer(self._connection, as_bytes(answer, closes), not closes, moves=self._released)
 
     async def run(self) -> bytes | None:
         """Serve requests. Returns the bytes to hand over, or None if the connection is over."""
         try:
-            connection = self._reactor.add(self._stream.socket.fileno(), self.respond)
+            connection = self._connection = self._reactor.add(self._stream.socket.fileno(), self.respond)
         except (OSError, ValueError):
             return None  # The socket is closed.
         try:

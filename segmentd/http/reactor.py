@@ -25,6 +25,8 @@ from typing import Final, Protocol
 
 import trio
 
+from segmentd.http.exchange import Waiting
+
 ANSWERS_A_TURN_MAX: Final = 32
 RECEIVE_BYTES: Final = 65_536
 
@@ -32,8 +34,11 @@ RECEIVE_BYTES: Final = 65_536
 class Respond(Protocol):
     """What answers on the spot."""
 
-    def __call__(self, received: bytes, /) -> tuple[bytes, bool] | None:
-        """(the answer's bytes, whether the connection stays), or None where `received` is not for here."""
+    def __call__(self, received: bytes, /) -> tuple[bytes, bool] | Waiting | None:
+        """(the answer's bytes, whether the connection stays), or None where `received` is not for here.
+
+        Waiting: `Reactor.answer` is called with the answer.
+        """
 
 
 class Connection:
@@ -44,6 +49,7 @@ class Connection:
         "ended",
         "failure",
         "idle_since",
+        "owes",
         "received",
         "respond",
         "stays",
@@ -57,6 +63,8 @@ class Connection:
         self.respond = respond
         self.task: trio.lowlevel.Task | None = None
         """The task that rests."""
+        self.owes = False
+        """Whether an answer comes later; nothing is read meanwhile."""
         self.idle_since = 0.0
         self.unread = False
         """Whether there may be bytes to read that no edge will tell of."""
@@ -80,6 +88,9 @@ class Reactor:
         self._connections: dict[int, Connection] = {}
         self._resting: dict[int, Connection] = {}
         """Those that rest, the one that is idle for longest first."""
+        self._late: list[tuple[Connection, bytes, bool]] = []
+        """Answers that came later and were not sent yet."""
+        self._sender = trio.lowlevel.ParkingLot()
 
     def add(self, descriptor: int, respond: Respond) -> Connection:
         """A new connection; `remove` it before it goes elsewhere or is closed. Raises OSError."""
@@ -112,7 +123,10 @@ class Reactor:
         self._resting[connection.descriptor] = connection
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            del self._resting[connection.descriptor]
+            if connection.owes:
+                connection.owes = False
+            else:
+                del self._resting[connection.descriptor]
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
@@ -124,11 +138,18 @@ class Reactor:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_idle)
+                nursery.start_soon(self._send_late)
                 while True:
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
                     self._turn()
         finally:
             self._epoll.close()
+
+    def answer(self, connection: Connection, written: bytes, stays: bool, *, moves: bool) -> None:
+        """An answer that comes later. moves: what happens next is for the connection's task."""
+        connection.unread |= moves
+        self._late.append((connection, written, stays))
+        self._sender.unpark()
 
     def _turn(self) -> None:
         """Read and answer all that is ready, then send: a client woken by the first answer finds the others there."""
@@ -160,11 +181,33 @@ class Reactor:
             return None
         if received and not connection.unread and not connection.ended:
             answer = connection.respond(received)
-            if answer is not None:
+            if isinstance(answer, tuple):
                 return answer
+            if answer is not None:
+                del self._resting[connection.descriptor]
+                connection.owes = True
+                return None
         connection.received = received
         self._wake(connection)
         return None
+
+    async def _send_late(self) -> None:
+        """Send what came later together: a client woken by the first answer finds the others there."""
+        while True:
+            if not self._late:
+                await self._sender.park()
+            late, self._late = self._late, []
+            now = trio.current_time()
+            for connection, written, stays in late:
+                if not connection.owes:
+                    continue  # Its task was cancelled.
+                connection.owes = False
+                self._resting[connection.descriptor] = connection
+                if connection.unread or connection.ended:
+                    connection.unsent, connection.stays = written, stays
+                    self._wake(connection)
+                else:
+                    self._send(connection, written, stays, now)
 
     def _send(self, connection: Connection, written: bytes, stays: bool, now: float) -> None:
         sent = _sent(connection.descriptor, written)

@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import unquote
 
 import msgspec
@@ -27,15 +27,29 @@ UNMATCHED: Final = "unmatched"
 _NO_PARAMS: Final[dict[str, str]] = {}
 
 
-class AtOnce(msgspec.Struct, frozen=True):
-    """The part of an operation that never waits.
+class Done(Protocol):
+    """Something that is under way."""
 
-    may_wait: whether the request could need to wait, told from what it looks like before its key is known; such a
-    request is for `Operation.handle`. answer: what `handle` answers to all others.
+    def then(self, call: Callable[[Exception | None], None], /) -> None:
+        """Have `call` be called with the error, if any, once it is done."""
+
+
+class Later(msgspec.Struct, frozen=True):
+    """An answer that comes when something is done. answer: is told the error, if any; raises the refusal instead."""
+
+    done: Done
+    answer: Callable[[Exception | None], Answer]
+
+
+class AtOnce(msgspec.Struct, frozen=True):
+    """The part of an operation that needs no task.
+
+    may_wait: whether the request could need one, told from what it looks like before its key is known; such a
+    request is for `Operation.handle`. answer: what `handle` answers to all others, now or later.
     """
 
     may_wait: Callable[[Request], bool]
-    answer: Callable[[Request], Answer]
+    answer: Callable[[Request], Answer | Later]
 
 
 class Operation(msgspec.Struct, frozen=True):

@@ -28,8 +28,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
 
 from segmentd.http.app import App
-from segmentd.http.elsewhere import Arrival, Elsewhere, LocalRoom, Room
-from segmentd.http.lane import ACCEPTED, Arrived
+from segmentd.http.elsewhere import ACCEPTED, Arrival, Arrived, Elsewhere, LocalRoom, Room
 from segmentd.http.lanes import Lanes
 from segmentd.http.listening import RoomyListener
 from segmentd.http.protocol import Protocol, config_of

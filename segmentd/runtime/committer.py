@@ -17,6 +17,7 @@ from segmentd.domain.refusals import Overloaded, ShuttingDown, StoreUnavailable
 from segmentd.domain.segments import SegmentRecord
 from segmentd.domain.shard import Word
 from segmentd.runtime.audiences import AudienceTable
+from segmentd.runtime.committhread import CommitThread
 from segmentd.runtime.mailbox import Mailbox, MailboxClosedError, Reply
 from segmentd.runtime.publication import Publication
 from segmentd.runtime.router import Router
@@ -121,6 +122,7 @@ class Committer:
         self._retry_after_seconds = retry_after_seconds
         self._inbox: Mailbox[Write] = Mailbox(messages_max=queue_requests_max, weight_max=queue_changes_max)
         self._limiter = trio.CapacityLimiter(1)
+        self._thread: CommitThread[tuple[int, int]] = CommitThread()
         self.failure: str | None = None
         """Why nothing is written any more, once a commit failed with an unknown outcome."""
 
@@ -164,12 +166,15 @@ class Committer:
 
     async def run(self) -> None:
         """Until closed and drained."""
-        while True:
-            try:
-                group = await self._inbox.take(weight_max=self._group_changes_max)
-            except MailboxClosedError:
-                return
-            await self._commit(group)
+        try:
+            while True:
+                try:
+                    group = await self._inbox.take(weight_max=self._group_changes_max)
+                except MailboxClosedError:
+                    return
+                await self._commit(group)
+        finally:
+            self._thread.close()
 
     async def _commit(self, group: list[Write]) -> None:
         if self.failure is not None:
@@ -179,8 +184,8 @@ class Committer:
         hit("before_commit")
         start = trio.current_time()
         try:
-            # Not abandoned when cancelled: a commit runs to its end, and its outcome is known.
-            seq, size = await trio.to_thread.run_sync(self._write, record, limiter=self._limiter)
+            async with self._limiter:
+                seq, size = await self._thread.run(lambda: self._write(record))
         except StoreFullError as error:
             self._observer.commit_failed()
             log.error("commit refused", reason=str(error), writes=len(group))

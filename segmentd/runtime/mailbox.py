@@ -7,6 +7,7 @@ empty mailbox takes one message of any weight (the edge has bounded it already).
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import trio
@@ -106,24 +107,46 @@ class Mailbox(Generic[T]):
 class Reply(Generic[T]):
     """A value or an error that is set once, synchronously, and waited for by at most a few."""
 
+    __slots__ = ("_call", "_error", "_event", "_is_set", "_value")
+
     def __init__(self) -> None:
-        self._event = trio.Event()
+        self._is_set = False
+        self._event: trio.Event | None = None
+        self._call: Callable[[Exception | None], None] | None = None
         self._value: T | None = None
         self._error: Exception | None = None
 
     def set(self, value: T) -> None:
         """Answer."""
         self._value = value
-        self._event.set()
+        self._tell()
 
     def fail(self, error: Exception) -> None:
         """Answer with an error, raised where it is waited for."""
         self._error = error
-        self._event.set()
+        self._tell()
+
+    def then(self, call: Callable[[Exception | None], None]) -> None:
+        """Have `call` be called with the error, if any, as soon as there is an answer; once, and it must not raise."""
+        if self._is_set:
+            call(self._error)
+        else:
+            self._call = call
 
     async def wait(self) -> T:
         """The answer. Cancelling gives up the wait and nothing else."""
+        if self._event is None:
+            self._event = trio.Event()
+            if self._is_set:
+                self._event.set()
         await self._event.wait()
         if self._error is not None:
             raise self._error
         return self._value  # type: ignore[return-value]  # set() was given a T
+
+    def _tell(self) -> None:
+        self._is_set = True
+        if self._event is not None:
+            self._event.set()
+        if self._call is not None:
+            self._call(self._error)

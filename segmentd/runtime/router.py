@@ -13,10 +13,11 @@ from segmentd.runtime.shards import Merging, ShardActor
 
 
 class Router:
-    """Knows every shard."""
+    """Knows every shard. at_once_changes_max: how large a group may be merged without a turn for others."""
 
-    def __init__(self, shards: Sequence[ShardActor]) -> None:
+    def __init__(self, shards: Sequence[ShardActor], at_once_changes_max: int = 0) -> None:
         self._shards = shards
+        self._at_once_changes_max = at_once_changes_max
 
     async def dispatch(
         self, changes: Sequence[Word], forgotten: Sequence[tuple[bytes, int]], visible: Callable[[], None]
@@ -32,7 +33,12 @@ class Router:
             return
         count = len(self._shards)
         parts = split(changes, count)
+        if len(changes) <= self._at_once_changes_max:
+            parts = [(number, part) for number, part in parts if not self._shards[number].merge_at_once(part)]
         goners = [(shard_of(key, count), key) for key, _ in forgotten]
+        if not parts and not goners:
+            visible()
+            return
         merging = Merging(len(parts) + len(goners), visible)
         for number, part in parts:
             await self._shards[number].inbox.put((part, merging))

@@ -9,6 +9,7 @@ from segmentd.domain.events import Change
 from segmentd.domain.importjob import ImportJob
 from segmentd.runtime.audiences import Deletion
 from segmentd.runtime.exporting import Export
+from segmentd.runtime.mailbox import Reply
 from segmentd.storage.exporter import Form
 from segmentd.storage.members import MembersPage
 
@@ -57,6 +58,12 @@ class MembershipStore(MembershipReader, Protocol):
 
         Cancelling gives up the wait, not the change. Raises Overloaded, ShuttingDown, StoreUnavailable, LimitReached;
         after each of these nothing was applied.
+        """
+
+    def submit(self, changes: Sequence[Change]) -> Reply[None]:
+        """As `apply` of at least one change, without the waiting: the reply comes when `apply` would return or raise.
+
+        Raises what can be said at once; what comes later comes with the reply.
         """
 
     async def delete_audience(self, audience: str, now_ms: int) -> Deletion | None:

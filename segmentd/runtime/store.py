@@ -20,6 +20,7 @@ from segmentd.runtime.audiences import AudienceTable, Deletion
 from segmentd.runtime.checkpointing import Checkpointing
 from segmentd.runtime.committer import CommitObserver, Committer, Write
 from segmentd.runtime.deletions import Deletions
+from segmentd.runtime.mailbox import Reply
 from segmentd.runtime.members import LocalMembers
 from segmentd.runtime.pacing import Pacing
 from segmentd.runtime.publication import Publication
@@ -70,7 +71,7 @@ class LocalStore:
         self._gate = Gate(self._index.salt())
         inbox, piece = runtime.shard_inbox_messages_max, runtime.slice_changes_max
         self._actors = [ShardActor(shard, inbox_messages_max=inbox, slice_changes_max=piece) for shard in self._shards]
-        self._router = Router(self._actors)
+        self._router = Router(self._actors, piece)
         self._pacing = Pacing(storage.paced_journal_bytes)
         self.publication = Publication(visible)
         self.behind_readers = self.publication.is_behind
@@ -148,13 +149,15 @@ class LocalStore:
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """See MembershipStore."""
-        if not changes:
-            return
-        # Before audiences get their numbers: what is refused leaves nothing behind.
-        self.check_room(len(changes))
+        if changes:
+            await self.submit(changes).wait()
+
+    def submit(self, changes: Sequence[Change]) -> Reply[None]:
+        """See MembershipStore."""
+        self.check_room(len(changes))  # Before audiences get their numbers: what is refused leaves nothing behind.
         write = Write(changes=self._audiences.words(changes))
         self.committer.submit(write)
-        await write.reply.wait()
+        return write.reply
 
     async def delete_audience(self, audience: str, now_ms: int) -> Deletion | None:
         """See MembershipStore."""

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from segmentd.http.exchange import Request
+from segmentd.http.exchange import Answer, Request
 from segmentd.runtime.publication import Publication
 from segmentd.storage.visible import Visible
 from tests.http.world import World, event
@@ -72,9 +72,11 @@ async def test_what_shows_nothing_of_it_does_not_wait(
 
 
 def test_at_once_is_answered_only_what_need_not_wait(world: World, publication: Publication) -> None:
+    answers: list[Answer] = []
+
     def ask() -> object:
         request = Request("POST", "/v3/graphql", "", dict(PRIVATE), QUERY)
-        return world.app.edge.answer_at_once(request, world.app.edge.find("/v3/graphql"))
+        return world.app.edge.answer_at_once(request, world.app.edge.find("/v3/graphql"), answers.append)
 
     assert ask() is not None
     publication.publish(1)

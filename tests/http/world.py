@@ -23,6 +23,7 @@ from segmentd.http.traffic import counts_of
 from segmentd.runtime.forgetting import Forgetting
 from segmentd.runtime.history import History
 from segmentd.runtime.imports import Imports
+from segmentd.runtime.mailbox import Reply
 from segmentd.runtime.observing import RememberingObserver
 from segmentd.runtime.seam import DeletesAudiences, MembersReader, StoreStats
 from segmentd.runtime.wholelists import WholeLists
@@ -48,6 +49,19 @@ class MemoryStore:
     def check_room(self) -> None:
         if self.full is not None:
             raise self.full
+
+    def submit(self, changes: Sequence[Change]) -> Reply[None]:
+        reply: Reply[None] = Reply()
+        trio.lowlevel.spawn_system_task(self._answer, changes, reply)
+        return reply
+
+    async def _answer(self, changes: Sequence[Change], reply: Reply[None]) -> None:
+        try:
+            await self.apply(changes)
+        except Exception as error:  # noqa: BLE001  # raised where it is waited for
+            reply.fail(error)
+        else:
+            reply.set(None)
 
     async def apply(self, changes: Sequence[Change]) -> None:
         self.applying.set()

@@ -21,6 +21,7 @@ import structlog
 import trio
 import trio.testing
 
+from segmentd.runtime.committhread import CommitThread
 from tests.simulation.chance import Chance, Trace
 from tests.simulation.children import Children
 from tests.simulation.disk import Disk
@@ -108,6 +109,7 @@ class Machine:
         with (
             mock.patch.object(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             mock.patch.object(trio.to_thread, "run_sync", self.run_in_thread),
+            mock.patch.object(CommitThread, "run", lambda _thread, act: self.run_in_thread(act)),
             mock.patch.object(trio.lowlevel, "open_process", self.children.open_process),
             mock.patch.object(time, "time", self.now),
             mock.patch.object(time, "time_ns", self.now_ns),

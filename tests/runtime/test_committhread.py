@@ -1,0 +1,68 @@
+"""The committer's thread: what it gives back, what it raises, and that a commit is never given up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from segmentd.runtime.committhread import CommitThread
+
+
+@pytest.fixture
+def thread() -> Iterator[CommitThread[object]]:
+    made: CommitThread[object] = CommitThread()
+    yield made
+    made.close()
+
+
+async def test_it_gives_back_what_was_done_one_after_the_other_in_one_thread(thread: CommitThread[object]) -> None:
+    names = {await thread.run(lambda: threading.current_thread().name) for _ in range(20)}
+    assert names == {"commits"}
+    assert [await thread.run(lambda number=number: number) for number in range(5)] == list(range(5))  # type: ignore[misc]
+
+
+async def test_what_is_raised_there_is_raised_here_and_the_next_work_is_done(thread: CommitThread[object]) -> None:
+    def fail() -> object:
+        raise OSError("the disk")
+
+    with pytest.raises(OSError, match="the disk"):
+        await thread.run(fail)
+    assert await thread.run(lambda: "fine") == "fine"
+
+
+async def test_the_loop_goes_on_meanwhile_and_a_cancelled_wait_ends_with_the_work(thread: CommitThread[object]) -> None:
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        may_end.wait()
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(thread.run, slow)
+        await trio.to_thread.run_sync(begun.wait)
+        nursery.cancel_scope.cancel()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        assert not ended.is_set()
+        may_end.set()
+    assert ended.is_set()
+
+
+async def test_nothing_begins_for_whoever_is_cancelled_already(thread: CommitThread[object]) -> None:
+    done: list[int] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await thread.run(lambda: done.append(1))
+    assert done == []
+
+
+async def test_closing_ends_the_thread_and_needs_none(thread: CommitThread[object]) -> None:
+    before = threading.active_count()
+    thread.close()
+    await thread.run(lambda: None)
+    assert threading.active_count() == before + 1
+    thread.close()
+    assert threading.active_count() == before
