@@ -1,7 +1,7 @@
 """A request to forget is complete only when no staged list and no old file can hold the identifier."""
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -184,8 +184,14 @@ async def test_a_refused_request_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_scrub_that_goes_on_failing_is_told_once_and_seen_and_tried_again(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def on_the_loop(act: Callable[..., object], *arguments: object) -> object:
+        await trio.lowlevel.checkpoint()
+        return act(*arguments)
+
+    # The clock would jump over a thread that is slow.
+    monkeypatch.setattr(trio.to_thread, "run_sync", on_the_loop)
     store = Store()
     store.scrub_fails = ScrubFailedError("no room for a second index")
     requests = forgetting(store, tmp_path)
