@@ -14,6 +14,7 @@ from tests.serverprocess import ServerProcess, key_settings, log_shown
 
 CONVERSATIONS = 400
 TOGETHER = 40
+NEVER_WHOLE = b"content-length: 99999999\r\n"
 TIME = re.compile(rb"\d{4}-\d\d-\d\dT[0-9:.]+Z")
 SEGMENT = request("PUT", "/v3/segments/gold", b'{"definition":{"external":{"external_audience_id":"audience_1"}}}')
 SECTIONS: dict[str, dict[str, Any]] = {
@@ -54,6 +55,14 @@ def said_on(connection: socket.socket, sent: bytes) -> list[Reply]:
     return [Reply(reply.status, reply.headers, TIME.sub(b"", reply.body)) for reply in replies(received)]
 
 
+def alike(some: list[Reply], others: list[Reply], sent: bytes) -> bool:
+    """Whether they are the same. Who leaves before a body is whole may be gone before the refusal of it is written."""
+    if some == others:
+        return True
+    shorter, longer = sorted((some, others), key=len)
+    return NEVER_WHOLE in sent and len(longer) == len(shorter) + 1 and longer[:-1] == shorter and longer[-1].status == 413
+
+
 def accepted_by_the_follower(server: FollowedServer, count: int) -> list[socket.socket]:
     """Connections that the follower has accepted."""
     with paused(server.pid):
@@ -73,7 +82,7 @@ def test_conversations_that_begin_with_a_follower_get_the_same_answers(
         for number, connection in enumerate(connections, first):
             sent = conversation(number)
             expected = said_on(socket.create_connection(("127.0.0.1", port_of(alone)), PATIENCE_SECONDS), sent)
-            assert said_on(connection, sent) == expected, (number, sent[:2_000])
+            assert alike(said_on(connection, sent), expected, sent), (number, sent[:2_000], expected)
     metrics = followed.metrics()
     assert metrics['segmentd_connections_handed_over_total{to="owner"}'] > CONVERSATIONS / 10
     assert metrics["segmentd_follower_restarts_total"] == 0
