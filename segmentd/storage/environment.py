@@ -5,12 +5,21 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import lmdb
 
-from segmentd.storage.errors import FolderUnusableError, StoreFailureError, StoreFullError
+from segmentd.storage.errors import FolderUnusableError, StorageError, StoreFailureError, StoreFullError
+from segmentd.storage.wholeness import require_whole
 
 READERS_MAX = 126
+# In each of these the kernel refused to make the file longer: LMDB gave the transaction up, and its meta pages, which
+# are written in place, were not touched. Whatever else goes wrong (EIO, EROFS) leaves what is on the disk unknown.
+_NO_ROOM: Final = {
+    errno.ENOSPC: "no space left on the disk; free some, and writes go on",
+    errno.EDQUOT: "no space left on the disk (quota); free some, and writes go on",
+    errno.EFBIG: "the file may not grow any more (limit of file sizes, ulimit -f); raise the limit and restart",
+}
 
 
 def open_environment(path: Path, *, map_bytes: int, databases_max: int, read_only: bool = False) -> lmdb.Environment:
@@ -18,6 +27,7 @@ def open_environment(path: Path, *, map_bytes: int, databases_max: int, read_onl
 
     Raises FolderUnusableError.
     """
+    require_whole(path)
     try:
         return lmdb.open(
             str(path),
@@ -49,12 +59,22 @@ def write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except lmdb.MapFullError as error:
-        raise StoreFullError(f"{path}: the LMDB map is full; raise its map_bytes setting") from error
+        raise StoreFullError(f"{path}: the LMDB map is full; {_setting(path)}") from error
     except lmdb.Error as error:
-        if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
-            raise StoreFullError(f"{path}: no space left on the disk") from error
-        raise StoreFailureError(f"{path}: {error}") from error
+        # LMDB gives a text and no number.
+        number = next((number for number in _NO_ROOM if os.strerror(number) in str(error)), None)
+        raise _refused(path, number, error) from error
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StoreFullError(f"{path}: no space left on the disk") from error
-        raise StoreFailureError(f"{path}: {error}") from error
+        raise _refused(path, error.errno, error) from error
+
+
+def _refused(path: Path, number: int | None, error: Exception) -> StorageError:
+    if number in _NO_ROOM:
+        return StoreFullError(f"{path}: {_NO_ROOM[number]}")
+    return StoreFailureError(f"{path}: {error}")
+
+
+def _setting(path: Path) -> str:
+    """Names the setting of the map in the folder `path`, which is called after what it holds."""
+    kind = next((kind for kind in ("journal", "index") if path.name.startswith(kind)), None)
+    return f"raise [storage] {kind}_map_bytes and restart" if kind else "raise its map_bytes setting and restart"

@@ -20,9 +20,14 @@ PATH = Path("store")
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (lmdb.MapFullError("mdb_put: MDB_MAP_FULL"), "store: the LMDB map is full; raise its map_bytes setting"),
+        (
+            lmdb.MapFullError("mdb_put: MDB_MAP_FULL"),
+            "store: the LMDB map is full; raise its map_bytes setting and restart",
+        ),
         (lmdb.Error(f"mdb_txn_commit: {os.strerror(errno.ENOSPC)}"), "store: no space left on the disk"),
         (lmdb.Error(f"mdb_txn_commit: {os.strerror(errno.EDQUOT)}"), "store: no space left on the disk"),
+        (lmdb.Error(f"mdb_txn_commit: {os.strerror(errno.EFBIG)}"), "store: the file may not grow any more"),
+        (OSError(errno.EFBIG, "x"), "store: the file may not grow any more"),
         (OSError(errno.ENOSPC, "x"), "store: no space left on the disk"),
     ],
 )
@@ -60,3 +65,10 @@ def test_a_fold_into_a_full_index_changes_nothing_and_succeeds_in_a_larger_one(t
     store.assert_index_is(store.state)
     store.close()
     small.close()
+
+
+@pytest.mark.parametrize("name", ["journal", "index", "index-2"])
+def test_a_full_map_names_the_setting_to_raise(name: str) -> None:
+    setting = rf"raise \[storage\] {name[:5]}\w*_map_bytes and restart"
+    with pytest.raises(StoreFullError, match=setting), write_errors(Path("data") / name):
+        raise lmdb.MapFullError("x")
