@@ -48,7 +48,7 @@ export async function ask(method, path, { body, headers = {} } = {}) {
     throw new ApiError(0, "The server cannot be reached.");
   }
   const shown = await read(response);
-  if (!response.ok) throw refused(response.status, shown);
+  if (!response.ok) throw refused(response.status, shown, response.headers.get("retry-after"));
   return { status: response.status, headers: response.headers, body: shown };
 }
 
@@ -65,7 +65,7 @@ export async function query(text, variables) {
 export async function download(path, name) {
   const response = await fetch(path, { headers: { "x-api-key": key ?? "" }, cache: "no-store", credentials: "omit" })
     .catch(() => { throw new ApiError(0, "The server cannot be reached."); });
-  if (!response.ok) throw refused(response.status, await read(response));
+  if (!response.ok) throw refused(response.status, await read(response), response.headers.get("retry-after"));
   const address = URL.createObjectURL(await response.blob());
   const link = document.createElement("a");
   link.href = address;
@@ -88,7 +88,7 @@ export function upload(path, file, mediaType, progress) {
       let body = null;
       try { body = JSON.parse(request.responseText); } catch { /* told by its status */ }
       if (request.status === 202) resolve(body);
-      else reject(refused(request.status, body));
+      else reject(refused(request.status, body, request.getResponseHeader("retry-after")));
     };
     request.send(file);
   });
@@ -99,9 +99,10 @@ async function read(response) {
   try { return await response.json(); } catch { return null; }
 }
 
-function refused(status, body) {
+function refused(status, body, wait) {
   if (status === 403 && body?.message === "Forbidden" && open) session.ended();
   const line = body?.detail?.line ? ` (line ${body.detail.line})` : "";
   const said = body?.message ?? body?.detail?.message ?? body?.errors?.[0]?.message ?? `The server answered ${status}.`;
-  return new ApiError(status, said + line, body);
+  const again = /^\d+$/.test(wait ?? "") ? ` Try again in ${wait} s.` : "";
+  return new ApiError(status, said + line + again, body);
 }

@@ -29,17 +29,29 @@ let shown = null;
 /** What a view may use; ended when another one is shown. */
 function contextOf(status) {
   const timers = new Set();
+  const failing = new Map();
+  const standing = problem({ message: "" });
   return {
     status,
     live: true,
-    /** Run work now and again; a failure is told once, until it goes well again. */
+    /** What does not go well stands above the view until it does. error: null where it did. */
+    trouble(work, error) {
+      if (error) failing.set(work, error.message);
+      else failing.delete(work);
+      const said = [...new Set(failing.values())].join(" ");
+      if (said === standing.textContent) return;
+      standing.textContent = said;
+      if (said) main.prepend(standing);
+      else standing.remove();
+    },
+    /** Run work now and again; a failure is said until it goes well again. */
     every(milliseconds, work) {
-      let failing = false;
       const run = async () => {
         if (!this.live) return;
         if (!document.hidden) {
-          try { await work(); failing = false; }
-          catch (error) { if (this.live && !failing) { failing = true; tell(error.message); } }
+          let problem = null;
+          try { await work(); } catch (error) { problem = error; }
+          if (this.live) this.trouble(work, problem);
         }
         if (this.live) timers.add(setTimeout(run, milliseconds));
       };
@@ -66,7 +78,8 @@ async function show() {
   try {
     await view(main, context, match[1]);
   } catch (error) {
-    if (context.live) main.replaceChildren(el("h1", { text: title }), problem(error));
+    if (context.live) main.replaceChildren(el("h1", { text: title }), problem(error),
+      el("button", { type: "button", class: "quiet", text: "Try again", onclick: show }));
   }
   return undefined;
 }

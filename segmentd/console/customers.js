@@ -57,5 +57,5 @@ function why(row) {
   }
   const id = row.source.slice("import:".length);
   const link = el("a", { href: `#/imports/${encodeURIComponent(id)}`, text: "an import", title: id });
-  return row.state === "qualified" ? [link, " lists them."] : ["Missing from the list of ", link, "."];
+  return row.state === "qualified" ? el("span", {}, link, " lists them.") : el("span", {}, "Missing from the list of ", link, ".");
 }

@@ -1,15 +1,21 @@
 // Journal, checkpoints, disk: is there room, and is it keeping up?
 
-import { get } from "./api.js";
+import { ApiError, get } from "./api.js";
 import { bytes, count, duration, el, facts, time } from "./dom.js";
 
 export async function healthView(main, context) {
   const cards = el("div", { class: "cards" });
   main.replaceChildren(el("h1", { text: "Health" }), cards);
   await context.every(3000, async () => {
-    const [status, ready] = await Promise.all([get("/v3/status"), fetch("/readyz").then((answer) => answer.json())]);
+    const [status, ready] = await Promise.all([get("/v3/status"), readiness()]);
     if (context.live) cards.replaceChildren(...drawn(status, ready).filter(Boolean));
   });
+}
+
+/** What /readyz says; also where it answers 503. */
+async function readiness() {
+  try { return await (await fetch("/readyz", { cache: "no-store" })).json(); }
+  catch { throw new ApiError(0, "The server cannot be reached."); }
 }
 
 function drawn(status, ready) {
@@ -48,7 +54,7 @@ function drawn(status, ready) {
       ["Audiences", count(store.audiences)],
     ]),
     followers ? card("Followers", followers.ready < followers.wanted ? "bad" : "good", "Processes that answer queries beside this one.",
-      Object.entries(followers).map(([name, value]) => [name, typeof value === "object" ? JSON.stringify(value) : String(value)])) : null,
+      [["Ready", count(followers.ready)], ["Wanted", count(followers.wanted)]]) : null,
   ];
 }
 

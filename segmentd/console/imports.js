@@ -103,7 +103,7 @@ export async function importView(main, context, id) {
     const job = await get(`/v3/imports/${id}`);
     const now = JSON.stringify(job);
     if (now === last || !context.live) return;
-    if (last && job.finished_at && !JSON.parse(last).finished_at) tell(`The import ${job.state === "completed" ? "is completed" : job.state}.`);
+    if (last && job.finished_at && !JSON.parse(last).finished_at) tell(`The import ${job.state === "failed" ? "failed" : `is ${job.state}`}.`);
     last = now;
     main.querySelector("h1").replaceChildren("Import into ", code(job.audience_id));
     report.replaceChildren(...drawn(job, says).filter(Boolean));

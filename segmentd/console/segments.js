@@ -2,7 +2,7 @@
 
 import { get, query } from "./api.js";
 import { sparkline } from "./charts.js";
-import { compact, code, count, duration, el, field, rate, table } from "./dom.js";
+import { compact, code, count, duration, el, field, rate, table, tell } from "./dom.js";
 import { segmentForm } from "./segmentform.js";
 
 const PAGE = 25;
@@ -44,7 +44,7 @@ export async function segmentsView(main, context) {
     await next();
   };
   let typing;
-  search.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(() => load().catch(() => {}), 200); });
+  search.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(() => load().catch((error) => tell(error.message)), 200); });
   /** Sizes move; but nothing is drawn anew under whoever is reading on or stands in the list. */
   const refresh = async () => {
     if (list.querySelectorAll("tbody tr").length <= PAGE && !list.contains(document.activeElement)) await load();
@@ -64,7 +64,8 @@ function draw(list, rows, total, next, searched) {
       { title: "Revision", kind: "number", cell: (row) => String(row.revision) },
     ], rows, searched ? "No segment has that in its name." : "There is no segment yet. Create one, or look at the audiences that events and imports have named."),
     el("p", { class: "note", role: "status", text: rows.length ? `${count(rows.length)} of ${count(total)}` : "" }),
-    next ? el("button", { type: "button", class: "quiet", text: "Show more", onclick: next }) : "");
+    next ? el("button", { type: "button", class: "quiet", text: "Show more",
+      onclick: () => next().catch((error) => tell(error.message)) }) : "");
 }
 
 async function figures(strip) {
