@@ -5,6 +5,7 @@ What a block exports, the next one has. Times and ids differ from run to run: of
 """
 
 import os
+import random
 import re
 import signal
 import socket
@@ -26,6 +27,10 @@ ADDRESS: Final = "127.0.0.1:8080"
 SECOND_ADDRESS: Final = "127.0.0.1:9090"
 
 COMMAND_SECONDS_MAX: Final = 120.0
+
+# Below those that the kernel hands out by itself (net.ipv4.ip_local_port_range): a connection of somebody else, or one
+# to the very port before anybody listens there, would take it between the choice and the command that uses it.
+_PORTS: Final = range(20_000, 32_768)
 
 _FORMS: Final = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "<time>"),
@@ -162,8 +167,12 @@ def _program(path: Path, line: str) -> None:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody has at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of the loopback address that nobody has at this moment, and that the kernel gives to nobody unasked."""
+    for port in random.SystemRandom().sample(_PORTS, 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError(f"no port is free among a hundred of {_PORTS}")
