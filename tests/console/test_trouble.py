@@ -16,7 +16,11 @@ RIGHT_TO_LEFT = "العملاء الذين اشتروا خلال تسعين يو
 @pytest.fixture(scope="module")
 def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server with a follower, where an import takes long: each row has a commit of its own."""
-    settings = {"console": {"traffic_seconds": 0.1}, "server": {"followers": 1}, "imports": {"slice_changes": 1}}
+    settings: dict[str, dict[str, float]] = {
+        "console": {"traffic_seconds": 0.1},
+        "server": {"followers": 1},
+        "imports": {"slice_changes": 1},
+    }
     with ServerProcess(tmp_path_factory.mktemp("server"), settings) as server:
         yield server
         server.terminate()
