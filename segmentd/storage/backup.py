@@ -11,10 +11,11 @@ A folder gets its name only when all of it is on disk, so a killed backup or res
 
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 from segmentd.storage.check import CheckReport, check
-from segmentd.storage.errors import FolderUnusableError
+from segmentd.storage.errors import FolderUnusableError, StorageError
 from segmentd.storage.failpoints import hit
 from segmentd.storage.folder import DataFolder, sync_folder, sync_way_to
 from segmentd.storage.index import Index
@@ -32,13 +33,11 @@ def back_up(folder: DataFolder, target: Path, *, journal_map_bytes: int) -> int:
     try:
         for name in ("journal", "index"):
             (part / name).mkdir(mode=0o700)
-        journal = folder.open_journal(read_only=True)
-        journal.copy_to(part / "journal")
-        journal.close()
+        with closing(folder.open_journal(read_only=True)) as journal:
+            journal.copy_to(part / "journal")
         hit("backing_up")
-        index = folder.open_index(read_only=True)
-        index.copy_to(part / "index")
-        index.close()
+        with closing(folder.open_index(read_only=True)) as index:
+            index.copy_to(part / "index")
         _trim(part, journal_map_bytes, index)
         folder.write_format_to(part)
         for name in _KEPT_FILES:
@@ -46,8 +45,11 @@ def back_up(folder: DataFolder, target: Path, *, journal_map_bytes: int) -> int:
                 shutil.copy2(folder.path / name, part / name)
         size = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
         _end(part, target)
-    except OSError as error:
-        raise FolderUnusableError(f"{target}: the backup failed: {error.strerror or error}") from error
+    except (OSError, StorageError) as error:
+        # What is there of it takes room, perhaps the last there was.
+        shutil.rmtree(part, ignore_errors=True)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise FolderUnusableError(f"{target}: the backup failed: {reason}") from error
     return size
 
 

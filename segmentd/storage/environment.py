@@ -54,6 +54,15 @@ def read_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def copy_errors(path: Path, target: Path) -> Iterator[None]:
+    """Translate what goes wrong while copying, on either side. Raises FolderUnusableError."""
+    try:
+        yield
+    except lmdb.Error as error:
+        raise FolderUnusableError(f"{path}: cannot be copied to {target}: {error}") from error
+
+
+@contextmanager
 def write_errors(path: Path) -> Iterator[None]:
     """Translate what goes wrong in a write transaction. Raises StoreFullError, StoreFailureError."""
     try:

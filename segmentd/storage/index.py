@@ -31,7 +31,7 @@ import msgspec
 from segmentd.domain.gate import SALT_BYTES
 from segmentd.domain.identifiers import KIND_NUMBER_MAX
 from segmentd.domain.segments import SegmentRecord
-from segmentd.storage.environment import open_environment, read_errors, write_errors
+from segmentd.storage.environment import copy_errors, open_environment, read_errors, write_errors
 from segmentd.storage.errors import StorageError
 from segmentd.storage.readers import Reader, readers_in
 from segmentd.storage.records import segment_fields, segment_from_fields
@@ -225,7 +225,7 @@ class Index:
 
     def copy_to(self, path: Path) -> None:
         """Copy the environment, as of now, into the existing empty folder `path`. Raises FolderUnusableError."""
-        with read_errors(self.path):
+        with copy_errors(self.path, path):
             self._env.copy(str(path), compact=True)
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from struct import Struct
 
 import lmdb
 
-from segmentd.storage.environment import open_environment, read_errors, write_errors
+from segmentd.storage.environment import copy_errors, open_environment, read_errors, write_errors
 from segmentd.storage.errors import StoreFullError
 from segmentd.storage.readers import Reader, readers_in
 
@@ -114,7 +114,7 @@ class Journal:
 
     def copy_to(self, path: Path) -> None:
         """Copy the environment, as of now, into the existing empty folder `path`. Raises FolderUnusableError."""
-        with read_errors(self.path):
+        with copy_errors(self.path, path):
             self._env.copy(str(path), compact=True)
 
     def close(self) -> None:
