@@ -1,0 +1,47 @@
+"""What operators read: the documented metrics are those of a real server, and the alert rules use no others."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.serverprocess import ServerProcess
+from tests.sources import ROOT
+
+ALERTS = ROOT / "deploy" / "prometheus"
+PROMTOOL = shutil.which("promtool")
+
+
+def _exported(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^# TYPE (segmentd_\w+) (\w+)$", text, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    sections = {"server": {"followers": 1}}
+    with ServerProcess(tmp_path_factory.mktemp("server"), sections) as server, server.client() as client:
+        return {name: kind for name, kind in _exported(client.get("/metrics").text).items() if "_created" not in name}
+
+
+def test_every_metric_of_a_real_server_is_documented_with_its_type(exported: dict[str, str]) -> None:
+    text = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^\| `(segmentd_\w+)` \| (\w+) \|", text, re.MULTILINE))
+    assert documented == exported
+
+
+def test_alert_rules_use_only_metrics_that_a_real_server_exports(exported: dict[str, str]) -> None:
+    expressions = re.findall(r"expr: (.*)", (ALERTS / "alerts.yml").read_text(encoding="utf-8"))
+    used = {name for expression in expressions for name in re.findall(r"segmentd_\w+", expression)}
+    assert used
+    assert used <= set(exported)
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: prometheus)")
+@pytest.mark.parametrize("command", [("check", "rules"), ("test", "rules")], ids=" ".join)
+def test_promtool_accepts_the_alert_rules(command: tuple[str, str]) -> None:
+    assert PROMTOOL is not None
+    file: Path = ALERTS / ("alerts.yml" if command[0] == "check" else "alerts_test.yml")
+    done = subprocess.run([PROMTOOL, *command, file.name], cwd=ALERTS, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
