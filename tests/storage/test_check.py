@@ -181,8 +181,9 @@ def test_the_list_of_differences_is_cut_and_the_total_is_not(good: DataFolder) -
 
 @pytest.mark.parametrize("part", ["journal", "index"])
 def test_a_store_that_cannot_be_read_is_named(good: DataFolder, part: str) -> None:
-    (good.path / part / "data.mdb").write_bytes(b"\xff" * 100_000)
-    with pytest.raises(FolderUnusableError, match=f"{good.path / part / 'data.mdb'}: is damaged: the meta page at byte 0"):
+    damaged = good.path / part / "data.mdb"
+    damaged.write_bytes(b"\xff" * 100_000)
+    with pytest.raises(FolderUnusableError, match=f"{damaged}: is damaged: the meta page at byte 0"):
         check(good)
 
 
