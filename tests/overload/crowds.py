@@ -85,10 +85,12 @@ class Client:
         """Whether the server has neither said nor ended anything."""
         self._socket.setblocking(False)
         try:
-            return bool(self._socket.recv(1, socket.MSG_PEEK))
+            self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
         except ConnectionResetError:
+            return False
+        else:
             return False
         finally:
             self._socket.settimeout(PATIENCE_SECONDS)
