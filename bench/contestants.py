@@ -94,13 +94,19 @@ class Contestant(abc.ABC):
 
 
 class Segmentd(Contestant):
-    """segmentd itself. `overrides`: lines of TOML by section, to choose a road."""
+    """segmentd itself.
 
-    def __init__(self, name: str, describes: str, overrides: Mapping[str, Mapping[str, bool | int]]) -> None:
+    overrides: lines of TOML by section, to choose a road. turns: a file for `bench.ticks`, which then looks on.
+    """
+
+    def __init__(
+        self, name: str, describes: str, overrides: Mapping[str, Mapping[str, bool | int]], turns: Path | None = None
+    ) -> None:
         super().__init__()
         self.name = name
         self.describes = describes
         self._overrides = overrides
+        self._program: list[str | Path] = ["segmentd"] if turns is None else ["bench.ticks", turns]
 
     def load(self, memberships: int, send: Callable[[], None]) -> None:  # noqa: ARG002 - events know how many
         self._define_segments()
@@ -120,7 +126,7 @@ class Segmentd(Contestant):
     def _spawn(self, folder: Path, cpus: Sequence[int]) -> Child:
         config = folder / "config.toml"
         config.write_text(self._configuration())
-        command: list[str | Path] = [sys.executable, "-m", "segmentd", "serve"]
+        command: list[str | Path] = [sys.executable, "-m", *self._program, "serve"]
         command += ["--config", config, "--data", folder / "data"]
         return self._child([*command, "--listen", "127.0.0.1:0"], folder / "segmentd.log", cpus)
 

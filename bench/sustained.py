@@ -2,7 +2,8 @@
 
 Sends events with a new identifier each, as fast as the answers come, for minutes, and shows for each interval:
 events/s, the journal's length, the records that the index does not hold yet, the loop's lateness, and the latency of a
-query that is asked meanwhile. Flat columns are the point. Prints a table; judges nothing.
+query that is asked meanwhile. Flat columns are the point. With `--turns` it says too what the loop's late turns were
+made of. Prints a table; judges nothing.
 """
 
 import argparse
@@ -16,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from bench.contestants import Contestant, choose
+from bench import ticks
+from bench.contestants import Contestant, Segmentd
 from bench.processes import BenchError, descendants, disk_bytes_of, memory_of
 from bench.wrk import Load
 
@@ -37,9 +39,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--server-cpus", default="0,1", help="cores of the server and its checkpointer")
     parser.add_argument("--load-cpus", default="1")
+    parser.add_argument("--turns", action="store_true", help="take the loop's late turns apart (bench.ticks)")
     options = parser.parse_args(arguments)
-    server = choose(["segmentd"])[0]
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        turns = Path(scratch) / "turns.tsv" if options.turns else None
+        server = Segmentd("segmentd", "as it is delivered", {}, turns)
         try:
             server.start(Path(scratch), [int(cpu) for cpu in options.server_cpus.split(",")])
             server.load(0, lambda: None)
@@ -49,6 +53,8 @@ def main(arguments: Sequence[str]) -> int:
             return 1
         finally:
             server.stop()
+        if turns is not None:
+            print("\n".join(ticks.taken_apart(turns)))
     return 0
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 from zlib import crc32
 
-TABLES_PER_SHARD: Final = 128
+TABLES_PER_SHARD: Final = 256
 SHARD_SHIFT: Final = 4
 SLOT_SHIFT: Final = 19
 _SLOTS: Final = 1 << (32 - SLOT_SHIFT)
