@@ -208,8 +208,13 @@ def main(argument: str) -> int:
     quiet_child()
 
     def tell(report: StagingReport) -> None:
-        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The server has died; the next one stages the file again. Nobody listens, also not to the flush at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
 
     stage(
         msgspec.json.decode(argument, type=StagerArguments),

@@ -174,9 +174,14 @@ def upload(client: httpx.Client, people: Iterable[str], as_of: int) -> str:
 
 
 def jobs(client: httpx.Client) -> list[dict[str, Any]]:
-    """All jobs, newest first."""
-    answer = client.get(f"/v3/imports?audience_id={AUDIENCE}")
-    found: list[dict[str, Any]] = answer.json()["imports"]
+    """All jobs, newest first, over all pages."""
+    found: list[dict[str, Any]] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        parameters = {"audience_id": AUDIENCE} | ({"cursor": cursor} if cursor else {})
+        page = client.get("/v3/imports", params=parameters).json()
+        found += page["imports"]
+        cursor = page["cursor"]
     return found
 
 

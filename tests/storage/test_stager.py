@@ -3,9 +3,12 @@
 import csv
 import gzip
 import io
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -262,3 +265,18 @@ def test_white_space_in_front_does_not_decide_the_form_however_the_bytes_come(tm
         report = staged(tmp_path, content, "auto", piece=piece)
         assert (report.error, report.distinct) == (None, 1)
     assert "white space" in (staged(tmp_path, b"\n" * 5_000 + b"fs_user_id\nu-1\n", "auto", piece=piece).error or "")
+
+
+def test_a_child_whose_server_has_died_ends_without_a_word(tmp_path: Path) -> None:
+    arguments = StagerArguments(str(tmp_path / "s"), "vip", KINDS, 64, 10**9, "csv", False, None, 4_096, 10**6, 3)
+    command = [sys.executable, "-m", "segmentd.storage.stager", msgspec.json.encode(arguments).decode()]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as stager:
+        assert stager.stdin is not None
+        assert stager.stdout is not None
+        assert stager.stderr is not None
+        stager.stdout.close()
+        stager.stdin.write(b"fs_user_id\nada\n")
+        stager.stdin.close()
+        assert stager.stderr.read() == b""
+        assert stager.wait() == 1
