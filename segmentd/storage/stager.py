@@ -122,7 +122,7 @@ def stage(arguments: StagerArguments, read: Callable[[int], bytes], tell: Callab
     try:
         content = blocks(read, must_be_gzip=arguments.gzip)
         texts = text_blocks(content, line_bytes_max=arguments.line_bytes_max)
-        begun = _begun(texts, arguments.line_bytes_max) if arguments.form == "auto" else [next(texts, (1, ""))]
+        begun = [next(texts, (1, ""))] if arguments.form == "csv" else _begun(texts, arguments.line_bytes_max)
         texts = itertools.chain(begun, texts)
         kind = _json(staging, texts) if _is_json(arguments.form, begun[-1][1]) else _csv(staging, texts)
         tell(staging.finish(kind))
