@@ -75,7 +75,11 @@ def restore(source: Path, target: Path, *, journal_map_bytes: int, index_map_byt
         else:
             _end(part, target)
     except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
         raise FolderUnusableError(f"{target}: the restore failed: {error.strerror or error}") from error
+    except StorageError:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     return report
 
 

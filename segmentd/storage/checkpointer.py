@@ -66,6 +66,27 @@ def main(argument: str) -> int:
     # Where both share a core, answering comes first; commits are paced when folding falls behind.
     os.nice(NICENESS)
     arguments = msgspec.json.decode(argument, type=CheckpointerArguments)
+    try:
+        journal, index = _opened(arguments)
+    except StorageError as error:
+        # Said as the answer to the first command, so that the server's log has the reason.
+        for _ in sys.stdin:
+            _tell(FoldReport(error=str(error)))
+            break
+        return 1
+    for line in sys.stdin:
+        more = True
+        while more:
+            report = _step(line.split(), journal, index, arguments.changes_max)
+            more = report.more and not line.startswith("sweep")
+            _tell(report)
+    index.close()
+    journal.close()
+    return 0
+
+
+def _opened(arguments: CheckpointerArguments) -> tuple[Journal, Index]:
+    """Raises StorageError."""
     folder = DataFolder(
         Path(arguments.path),
         journal_map_bytes=arguments.journal_map_bytes,
@@ -78,16 +99,12 @@ def main(argument: str) -> int:
     # A predecessor that was killed while it read still pins the pages of its snapshot, and the maps would only grow.
     journal.reader_check()
     index.reader_check()
-    for line in sys.stdin:
-        more = True
-        while more:
-            report = _step(line.split(), journal, index, arguments.changes_max)
-            more = report.more and not line.startswith("sweep")
-            sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
-            sys.stdout.flush()
-    index.close()
-    journal.close()
-    return 0
+    return journal, index
+
+
+def _tell(report: FoldReport) -> None:
+    sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    sys.stdout.flush()
 
 
 def _step(command: list[str], journal: Journal, index: Index, changes_max: int) -> FoldReport:

@@ -2,7 +2,7 @@
 
 ```
 <folder>/lock          held (flock) by the process that serves or checks the folder
-<folder>/format.json   {"format": 1, "generation": ""}, written when the folder is made and by each scrub
+<folder>/format.json   {"format": 1, "generation": "", "made": true}, written when the folder is made and by each scrub
 <folder>/journal/      LMDB; with a generation `journal-<generation>/`
 <folder>/index/        LMDB; likewise
 <folder>/keys.json     API keys, only their hashes (segmentd.keyfile)
@@ -10,6 +10,8 @@
 
 A scrub (`storage/scrubber.py`) replaces journal and index together: it makes folders of a new generation, and the
 renaming of format.json makes them valid. Whoever reads from another process and wants to follow looks at format.json.
+Once journal and index have both been on disk it says `made`: from then on one that is absent or empty was lost, while
+before that it is what a crash has left of a folder that was just being made.
 """
 
 import fcntl
@@ -26,6 +28,7 @@ import structlog
 from segmentd.storage.errors import FolderLockedError, FolderUnusableError, FormatTooNewError
 from segmentd.storage.index import Index
 from segmentd.storage.journal import Journal
+from segmentd.storage.wholeness import require_present
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -33,6 +36,8 @@ T = TypeVar("T")
 
 _FORMAT_FILE = "format.json"
 _FORMAT_PART = "format.part"
+_MADE = "made"
+_STORES = frozenset({"journal", "index"})
 FORMAT = 1
 """Raised when an older segmentd could not read what this one writes."""
 
@@ -48,6 +53,8 @@ class DataFolder:
         self._journal_map_bytes = journal_map_bytes
         self._index_map_bytes = index_map_bytes
         self._lock = -1
+        self._on_disk: set[str] = set()
+        """Stores that were opened for writing, and so are on disk."""
         try:
             self._enter(create, lock)
         except OSError as error:
@@ -60,9 +67,9 @@ class DataFolder:
             path = self._place("journal", generation)
             return Journal(path, map_bytes=self._journal_map_bytes, read_only=read_only)
 
-        journal = self._open_valid(open_in) if generation is None else open_in(generation)
+        journal = self._open_valid("journal", open_in) if generation is None else open_in(generation)
         if not read_only:
-            self._sync_store(journal.path)
+            self._sync_store("journal", journal.path)
         return journal
 
     def open_index(self, *, read_only: bool = False, generation: str | None = None) -> Index:
@@ -72,15 +79,23 @@ class DataFolder:
             path = self._place("index", generation)
             return Index(path, map_bytes=self._index_map_bytes, read_only=read_only)
 
-        index = self._open_valid(open_in) if generation is None else open_in(generation)
+        index = self._open_valid("index", open_in) if generation is None else open_in(generation)
         if not read_only:
-            self._sync_store(index.path)
+            self._sync_store("index", index.path)
         return index
 
-    def _sync_store(self, path: Path) -> None:
+    def _sync_store(self, name: str, path: Path) -> None:
         """What LMDB made, its folder too where it was missing after a crash, outlasts a power cut."""
-        sync_folder(path)
-        sync_folder(self.path)
+        try:
+            _sync_file(path / "data.mdb")
+            sync_folder(path)
+            sync_folder(self.path)
+            self._on_disk.add(name)
+            if self._lock >= 0 and len(self._on_disk) == len(_STORES) and not (content := self._format()).get(_MADE):
+                self._write_format({**content, _MADE: True})
+                self.take_generation()
+        except OSError as error:
+            raise FolderUnusableError(f"{path}: {error.strerror or error}") from error
 
     def generation(self) -> str:
         """The valid generation; "" for the first one. Raises FolderUnusableError."""
@@ -91,13 +106,13 @@ class DataFolder:
 
     def make_generation(self, generation: str) -> Path:
         """Make the folders of a new generation; returns the one for its index. Raises OSError."""
-        for name in ("journal", "index"):
+        for name in _STORES:
             self._place(name, generation).mkdir(mode=0o700)
         return self._place("index", generation)
 
     def prepare_generation(self, generation: str) -> None:
         """Write down what `take_generation` makes valid; as yet the old one stands. Raises OSError."""
-        self._write_format({"format": FORMAT, "generation": generation})
+        self._write_format({"format": FORMAT, "generation": generation, _MADE: True})
 
     def take_generation(self) -> None:
         """Make the prepared generation, which is whole and on disk, the valid one, durably.
@@ -117,18 +132,18 @@ class DataFolder:
 
         opened: folders that the owner still stands on, which stay whatever is valid.
         """
-        valid = {self._place(name, self.generation()).name for name in ("journal", "index")}
+        valid = {self._place(name, self.generation()).name for name in _STORES}
         kept = valid | {path.name for path in opened}
         # A power cut must not make valid again what is removed now.
         sync_folder(self.path)
         for path in self.path.iterdir():
             name = path.name.partition("-")[0]
-            if name in {"journal", "index"} and path.name not in kept and path.is_dir():
+            if name in _STORES and path.name not in kept and path.is_dir():
                 _remove(path)
 
     def write_format_to(self, copy: Path) -> None:
         """Say in a copy of the store, whose folders have no generation, what format it has. Raises OSError."""
-        (copy / _FORMAT_FILE).write_text(json.dumps({"format": FORMAT}))
+        (copy / _FORMAT_FILE).write_text(json.dumps({"format": FORMAT, _MADE: True}))
 
     def close(self) -> None:
         """Give the lock back."""
@@ -157,15 +172,17 @@ class DataFolder:
             self.close()
             raise
 
-    def _open_valid(self, open_in: Callable[[str], T]) -> T:
+    def _open_valid(self, name: str, open_in: Callable[[str], T]) -> T:
         valid = self.generation()
         try:
+            if self._format().get(_MADE):
+                require_present(self._place(name, valid))
             return open_in(valid)
         except FolderUnusableError:
             # A scrub may have replaced it between the look and the opening.
             if self.generation() == valid:
                 raise
-        return self._open_valid(open_in)
+        return self._open_valid(name, open_in)
 
     def _take_lock(self) -> None:
         self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -231,6 +248,14 @@ def _remove(path: Path) -> None:
             raise
         # Who opened it for reading just now has made a lock file anew, which says nothing and goes the next time.
         log.warning("an old folder without data remains", path=str(path), reason=str(error))
+
+
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sync_folder(path: Path) -> None:

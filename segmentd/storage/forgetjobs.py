@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from segmentd.domain.forgetting import ForgetJob
+from segmentd.storage.errors import FolderUnusableError
 from segmentd.storage.folder import sync_folder
 
 
@@ -44,10 +45,10 @@ class ForgetJobs:
         (self._path / f"{job_id}.json").unlink(missing_ok=True)
 
     def load(self) -> list[ForgetJob]:
-        """All jobs, oldest first. Raises OSError, msgspec.DecodeError."""
+        """All jobs, oldest first. Raises OSError, FolderUnusableError."""
         if not self._path.exists():
             return []
-        return [msgspec.json.decode(file.read_bytes(), type=ForgetJob) for file in sorted(self._path.glob("*.json"))]
+        return [_read(file) for file in sorted(self._path.glob("*.json"))]
 
     def staged_imports(self) -> set[str]:
         """The ids of imports that have anything but their job on disk."""
@@ -59,3 +60,13 @@ class ForgetJobs:
             for folder in imports.iterdir()
             if folder.is_dir() and any(path.name != "job.json" for path in folder.iterdir())
         }
+
+
+def _read(file: Path) -> ForgetJob:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=ForgetJob)
+    except msgspec.DecodeError as error:
+        raise FolderUnusableError(
+            f"{file}: is damaged: {error}; put the file back from a backup of the folder,"
+            " or remove it and ask to forget the same identifier again"
+        ) from error

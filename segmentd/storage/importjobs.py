@@ -24,6 +24,7 @@ import msgspec
 import structlog
 
 from segmentd.domain.importjob import ImportJob
+from segmentd.storage.errors import FolderUnusableError
 from segmentd.storage.folder import sync_folder
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -85,16 +86,23 @@ class JobFolder:
                 path.unlink(missing_ok=True)
 
     def load(self) -> Iterator[ImportJob]:
-        """Every job, oldest first; removes uploads that were never answered, and leftovers. Raises OSError."""
+        """Every job, oldest first; removes uploads that were never answered, and leftovers.
+
+        Raises OSError; FolderUnusableError where a job cannot be read: it was promised, so nothing of it is removed.
+        """
         if not self._path.exists():
             return
         for folder in sorted(self._path.iterdir()):
             try:
                 job = msgspec.json.decode((folder / _JOB).read_bytes(), type=ImportJob)
-            except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
-                # job.json is replaced whole, so one that cannot be read was never written by this program.
+            except (FileNotFoundError, NotADirectoryError):
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
+            except msgspec.DecodeError as error:
+                raise FolderUnusableError(
+                    f"{folder / _JOB}: is damaged: {error}; put the file back from a backup of the folder,"
+                    f" or remove {folder} and import its list again"
+                ) from error
             if job.is_ended:
                 self.drop_staged(job.id)
             elif not self.staged(job.id).exists():

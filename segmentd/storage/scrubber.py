@@ -10,7 +10,6 @@ parent keeps journal records from being cut from before `copy` to the end, pause
 the new generation valid afterwards. Killed at any moment, parent or child, the old generation stands.
 """
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -20,9 +19,8 @@ import msgspec
 from segmentd.storage.checkpoint import fold
 from segmentd.storage.errors import StorageError
 from segmentd.storage.failpoints import hit
-from segmentd.storage.folder import DataFolder, sync_folder
+from segmentd.storage.folder import DataFolder
 from segmentd.storage.index import Index
-from segmentd.storage.journal import Journal
 
 
 class ScrubberArguments(msgspec.Struct, frozen=True):
@@ -78,32 +76,21 @@ class _Scrub:
         assert self._index is not None  # noqa: S101
         seq = self.fold()
         hit("scrubbing", parent=True)
-        _sync(self._index)
-        journal: Journal = self._folder.open_journal(generation=self._generation)
-        _sync(journal)
-        journal.close()
-        sync_folder(self._folder.path)
+        # Opening has made durable what LMDB does not sync: its copy, and the first pages of a new journal.
+        self._folder.open_journal(generation=self._generation).close()
         return seq
-
-
-def _sync(store: Index | Journal) -> None:
-    """LMDB's copy is not synced; a transaction that changes nothing does not sync either."""
-    handle = os.open(store.path / "data.mdb", os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    sync_folder(store.path)
 
 
 def main(argument: str) -> int:
     """Serve commands until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    scrub = _Scrub(msgspec.json.decode(argument, type=ScrubberArguments))
-    commands = {"copy": scrub.copy, "fold": scrub.fold, "finish": scrub.finish}
+    arguments = msgspec.json.decode(argument, type=ScrubberArguments)
+    scrub: _Scrub | None = None
     for line in sys.stdin:
         try:
+            scrub = scrub or _Scrub(arguments)
+            commands = {"copy": scrub.copy, "fold": scrub.fold, "finish": scrub.finish}
             report = ScrubReport(seq=commands[line.strip()]())
         except (StorageError, OSError) as error:
             report = ScrubReport(error=str(error))

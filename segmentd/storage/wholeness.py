@@ -23,6 +23,19 @@ _NO_PAGE: Final = (1 << 64) - 1
 _WHAT_TO_DO: Final = "restore a backup (`segmentd restore`) into a new folder, or put the whole file back"
 
 
+def require_present(folder: Path) -> None:
+    """Raises FolderUnusableError: data.mdb is absent or empty. LMDB would make a new, empty store of it."""
+    path = folder / "data.mdb"
+    try:
+        if path.stat().st_size:
+            return
+    except FileNotFoundError:
+        raise _damaged(path, "it is not there") from None
+    except OSError as reason:
+        raise FolderUnusableError(f"{path}: {reason.strerror or reason}") from reason
+    raise _damaged(path, "it is empty")
+
+
 def require_whole(folder: Path) -> None:
     """Raises FolderUnusableError: data.mdb is damaged or cut off. An absent or empty one is left to LMDB."""
     path = folder / "data.mdb"

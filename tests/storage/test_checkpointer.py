@@ -91,10 +91,13 @@ def test_an_error_is_reported_and_the_next_request_is_served(folder: DataFolder,
     store.assert_index_is(store.state)
 
 
-def test_a_folder_that_cannot_be_opened_ends_the_checkpointer(folder: DataFolder) -> None:
+def test_a_folder_that_cannot_be_opened_is_the_answer_and_ends_the_checkpointer(folder: DataFolder) -> None:
     (folder.path / "format.json").write_text(json.dumps({"format": 99}))
     with checkpointer(folder) as process:
-        assert process.wait() != 0
+        [report] = reports(process)
+        assert report.error is not None
+        assert "has format 99" in report.error
+        assert process.wait() == 1
 
 
 def test_what_a_killed_reader_pinned_is_let_go_by_the_next_checkpointer(folder: DataFolder, store: Store) -> None:

@@ -144,7 +144,8 @@ def test_a_crash_while_the_folder_was_made_is_no_obstacle(tmp_path: Path) -> Non
         for file in (tmp_path / made).iterdir():
             file.unlink()
         (tmp_path / made).rmdir()
-    # Only format.json came so far as to be named.
+    # Only format.json came so far as to be named, and it says of no store that it was ever there.
+    (tmp_path / "format.json").write_text(json.dumps({"format": FORMAT}))
     with open_folder(tmp_path) as folder:
         Store(folder).close()
 
