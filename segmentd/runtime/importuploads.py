@@ -4,6 +4,7 @@ Owns the conversation with the stager, a child process. Invariants: (1) the file
 when the child has read the one before; (2) whatever goes wrong before the job is on disk leaves nothing behind.
 """
 
+import errno
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
@@ -89,7 +90,9 @@ class ImportUploads:
             log.error("an upload could not be staged", source=wish.source, reason=str(error))
             died = isinstance(error, ChildDiedError) and not isinstance(error, ChildNotStartedError)
             kind = StagerDiedError if died else StoreUnavailable
-            raise kind("The file could not be staged; see the log.", self._retry_after_seconds) from error
+            reason = error.strerror if isinstance(error, OSError) else None
+            message = f"The file could not be staged: {reason or 'see the log'}."
+            raise kind(message, self._retry_after_seconds) from error
         finally:
             self._running -= 1
             if not taken:
@@ -103,6 +106,8 @@ class ImportUploads:
         report = await self._stage(self._arguments(job_id, wish, now_ms), chunks)
         if report.error is not None:
             raise UnreadableFile(report.error, report.error_line)
+        if report.disk_error is not None:
+            raise OSError(errno.EIO, report.disk_error)
         began_ms = now_ms if wish.began_ms is None else min(wish.began_ms, now_ms)
         as_of_ms = next(ms for ms in (wish.as_of_ms, report.latest_ts_ms, began_ms) if ms is not None)
         return ImportJob(
@@ -139,7 +144,7 @@ class ImportUploads:
         )
 
     async def _stage(self, arguments: StagerArguments, chunks: Chunks) -> StagingReport:
-        """The stager's last report; if it has an error, `chunks` was not read to its end. Raises ChildDiedError."""
+        """The stager's last report; with one of the errors, `chunks` was not read to its end. Raises ChildDiedError."""
         failed: list[Exception] = []
         report = StagingReport()
         async with child("segmentd.storage.stager", arguments) as stager:
@@ -154,7 +159,7 @@ class ImportUploads:
 
                 nursery.start_soon(feed)
                 try:
-                    while not report.done and report.error is None:
+                    while not report.done and report.error is None and report.disk_error is None:
                         report = await stager.answer(StagingReport)
                 except ChildDiedError as error:
                     failed.append(error)

@@ -20,6 +20,9 @@ _NO_ROOM: Final = {
     errno.EDQUOT: "no space left on the disk (quota); free some, and writes go on",
     errno.EFBIG: "the file may not grow any more (limit of file sizes, ulimit -f); raise the limit and restart",
 }
+# A write that the kernel took only a part of is EIO to LMDB ("short write, filesystem full?", mdb.c), and leaves less
+# room than this: LMDB flushes up to 64 pages of 4 KiB at a time.
+_ROOM_BYTES_MIN: Final = 262_144
 
 
 def open_environment(path: Path, *, map_bytes: int, databases_max: int, read_only: bool = False) -> lmdb.Environment:
@@ -63,8 +66,11 @@ def copy_errors(path: Path, target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def write_errors(path: Path) -> Iterator[None]:
-    """Translate what goes wrong in a write transaction. Raises StoreFullError, StoreFailureError."""
+def write_errors(path: Path, environment: lmdb.Environment) -> Iterator[None]:
+    """Translate what goes wrong in a write transaction. Raises StoreFullError, StoreFailureError.
+
+    environment: the one that is written; it is asked whether a commit that failed was given up whole.
+    """
     try:
         yield
     except lmdb.MapFullError as error:
@@ -72,9 +78,26 @@ def write_errors(path: Path) -> Iterator[None]:
     except lmdb.Error as error:
         # LMDB gives a text and no number.
         number = next((number for number in _NO_ROOM if os.strerror(number) in str(error)), None)
+        if number is None and _was_cut_short(path, environment, error):
+            number = errno.ENOSPC
         raise _refused(path, number, error) from error
     except OSError as error:
         raise _refused(path, error.errno, error) from error
+
+
+def _was_cut_short(path: Path, environment: lmdb.Environment, error: lmdb.Error) -> bool:
+    """Whether a commit failed before its meta page, because the disk became full in the middle of a write."""
+    if os.strerror(errno.EIO) not in str(error):
+        return False
+    try:
+        disk = os.statvfs(path)
+        if min(disk.f_bavail, disk.f_bfree) * disk.f_frsize >= _ROOM_BYTES_MIN:
+            return False
+        # After a meta page that could not be written, whose outcome nobody knows, LMDB begins no transaction any more.
+        environment.begin(write=True).abort()
+    except (lmdb.Error, OSError):
+        return False
+    return True
 
 
 def _refused(path: Path, number: int | None, error: Exception) -> StorageError:

@@ -100,7 +100,7 @@ class Index:
     @contextmanager
     def writing(self) -> Iterator[lmdb.Transaction]:
         """One transaction: all of it is on disk at the end, or nothing. Raises StoreFullError, StoreFailureError."""
-        with write_errors(self.path), self._env.begin(write=True) as txn:
+        with write_errors(self.path, self._env), self._env.begin(write=True) as txn:
             yield txn
 
     def folded_seq(self, txn: lmdb.Transaction) -> int:

@@ -87,7 +87,7 @@ class Journal:
     def cut(self, cut_to: int) -> None:
         """Remove all records up to `cut_to`, which the index has folded. Raises StoreFullError, StoreFailureError."""
         while 0 < self.oldest_seq <= cut_to:
-            with write_errors(self.path), self._env.begin(write=True) as txn:
+            with write_errors(self.path, self._env), self._env.begin(write=True) as txn:
                 cut = self._delete(txn, cut_to)
             self._forget(cut)
 
@@ -123,7 +123,7 @@ class Journal:
 
     def _append(self, blob: bytes, cut_to: int) -> int:
         seq = self._next_seq
-        with write_errors(self.path), self._env.begin(write=True) as txn:
+        with write_errors(self.path, self._env), self._env.begin(write=True) as txn:
             cut = self._delete(txn, cut_to)
             txn.put(_SEQ.pack(seq), blob, append=True)
         self._forget(cut)
@@ -134,11 +134,11 @@ class Journal:
         """Make room in a full map: a record that comes with a cut cannot have the pages that the cut sets free."""
         self._env.set_mapsize(max(self._map_bytes, self.map_bytes_used()) + CUT_RESERVE_BYTES)
         try:
-            with write_errors(self.path), self._env.begin(write=True) as txn:
+            with write_errors(self.path, self._env), self._env.begin(write=True) as txn:
                 cut = self._delete(txn, cut_to)
             self._forget(cut)
             # LMDB gives freed pages to the second transaction after; this is the first, and changes nothing.
-            with write_errors(self.path), self._env.begin(write=True) as txn:
+            with write_errors(self.path, self._env), self._env.begin(write=True) as txn:
                 txn.put(_NO_RECORD, b"")
                 txn.delete(_NO_RECORD)
         finally:

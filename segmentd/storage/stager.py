@@ -59,7 +59,10 @@ class StagingReport(msgspec.Struct):
     kind_number: int = 0
     done: bool = False
     error: str | None = None
+    """What is wrong with the file, in the line `error_line`."""
     error_line: int | None = None
+    disk_error: str | None = None
+    """Why it could not be staged although nothing is known to be wrong with it."""
 
 
 class _Staging:
@@ -117,7 +120,7 @@ class _Staging:
 
 
 def stage(arguments: StagerArguments, read: Callable[[int], bytes], tell: Callable[[StagingReport], None]) -> None:
-    """Stage what `read` gives, and tell how it goes; the last report has `done` or `error`."""
+    """Stage what `read` gives, and tell how it goes; the last report has `done`, `error` or `disk_error`."""
     staging = _Staging(arguments, tell)
     try:
         content = blocks(read, must_be_gzip=arguments.gzip)
@@ -129,7 +132,7 @@ def stage(arguments: StagerArguments, read: Callable[[int], bytes], tell: Callab
     except UnreadableFile as error:
         tell(StagingReport(error=error.message, error_line=error.line))
     except OSError as error:
-        tell(StagingReport(error=f"The file cannot be staged: {error.strerror}."))
+        tell(StagingReport(disk_error=error.strerror or str(error)))
 
 
 def _begun(texts: Iterator[tuple[int, str]], bytes_max: int) -> list[tuple[int, str]]:

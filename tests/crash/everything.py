@@ -21,6 +21,7 @@ from tests.crash.model import MARKER, Model
 from tests.crash.wholelists import (
     Decisions,
     Thread,
+    TooManyWaitError,
     all_ended,
     exported,
     jobs,
@@ -33,6 +34,7 @@ from tests.serverprocess import ServerProcess
 
 PEOPLE = 3_000
 LISTED_SHARE = 0.7
+BUSY_SECONDS = 0.1
 MARKERS_ASKED = 200
 
 
@@ -79,6 +81,10 @@ class ListClient:
         except httpx.TransportError as error:
             raise_if_timeout(error)
             return False
+        except TooManyWaitError:
+            del self._open[self._as_of]
+            time.sleep(BUSY_SECONDS)
+            return True
         self._took(self._as_of, self._open.pop(self._as_of), job_id)
         return True
 

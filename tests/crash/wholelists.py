@@ -160,14 +160,20 @@ def show(client: httpx.Client) -> None:
     assert client.put(f"/v3/segments/{SEGMENT}", json=definition).status_code == 201
 
 
+class TooManyWaitError(Exception):
+    """The list was refused, because as many wait as may."""
+
+
 def upload(client: httpx.Client, people: Iterable[str], as_of: int) -> str:
-    """Send a list; the id of its job. Raises httpx.TransportError."""
+    """Send a list; the id of its job. Raises httpx.TransportError, TooManyWaitError."""
     rows = "".join(f"{person}\n" for person in people)
     answer = client.post(
         f"/v3/audiences/{AUDIENCE}/imports?force=true&as_of={as_of}",
         content=f"fs_user_id\n{rows}".encode(),
         headers={"content-type": "text/csv"},
     )
+    if answer.status_code == 503 and "jobs_waiting_max" in answer.text:
+        raise TooManyWaitError
     assert answer.status_code == 202, answer.text
     job_id: str = answer.json()["id"]
     return job_id

@@ -3,6 +3,8 @@
 import errno
 import os
 from pathlib import Path
+from typing import NamedTuple, cast
+from unittest import mock
 
 import lmdb
 import pytest
@@ -15,6 +17,8 @@ from segmentd.storage.folder import DataFolder
 from tests.storage.stored import MAP_BYTES, Store
 
 PATH = Path("store")
+NO_ENVIRONMENT = cast("lmdb.Environment", None)
+"""Only asked where a disk is full."""
 
 
 @pytest.mark.parametrize(
@@ -32,7 +36,7 @@ PATH = Path("store")
     ],
 )
 def test_no_room_means_that_nothing_was_written_and_writing_may_go_on(error: Exception, message: str) -> None:
-    with pytest.raises(StoreFullError, match=message), write_errors(PATH):
+    with pytest.raises(StoreFullError, match=message), write_errors(PATH, NO_ENVIRONMENT):
         raise error
 
 
@@ -40,8 +44,31 @@ def test_no_room_means_that_nothing_was_written_and_writing_may_go_on(error: Exc
     "error", [lmdb.Error(f"mdb_txn_commit: {os.strerror(errno.EIO)}"), lmdb.PanicError("x"), OSError(errno.EIO, "x")]
 )
 def test_anything_else_while_writing_leaves_the_outcome_unknown(error: Exception) -> None:
-    with pytest.raises(StoreFailureError, match="store: "), write_errors(PATH):
+    with pytest.raises(StoreFailureError, match="store: "), write_errors(PATH, NO_ENVIRONMENT):
         raise error
+
+
+class Disk(NamedTuple):
+    """As `os.statvfs` tells it."""
+
+    f_bavail: int
+    f_bfree: int
+    f_frsize: int = 4_096
+
+
+@pytest.mark.parametrize("panics", [False, True], ids=["given up whole", "meta page not written"])
+@pytest.mark.parametrize("free", [0, 63, 64])
+def test_an_io_error_on_a_full_disk_is_a_write_cut_short_unless_the_meta_page_is_in_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, panics: bool
+) -> None:
+    expected = StoreFullError if free < 64 and not panics else StoreFailureError
+    monkeypatch.setattr(os, "statvfs", lambda _: Disk(free, 10 * free))
+    with lmdb.open(str(tmp_path)) as environment:
+        asked = mock.Mock(wraps=environment)
+        if panics:
+            asked.begin.side_effect = lmdb.PanicError("MDB_PANIC")
+        with pytest.raises(expected), write_errors(tmp_path, asked):
+            raise lmdb.Error(f"mdb_txn_commit: {os.strerror(errno.EIO)}")
 
 
 def test_an_error_while_reading_is_named() -> None:
@@ -70,5 +97,5 @@ def test_a_fold_into_a_full_index_changes_nothing_and_succeeds_in_a_larger_one(t
 @pytest.mark.parametrize("name", ["journal", "index", "index-2"])
 def test_a_full_map_names_the_setting_to_raise(name: str) -> None:
     setting = rf"raise \[storage\] {name[:5]}\w*_map_bytes and restart"
-    with pytest.raises(StoreFullError, match=setting), write_errors(Path("data") / name):
+    with pytest.raises(StoreFullError, match=setting), write_errors(Path("data") / name, NO_ENVIRONMENT):
         raise lmdb.MapFullError("x")
