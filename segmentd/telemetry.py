@@ -89,6 +89,11 @@ class Telemetry:
             ["route", "reason"],
             registry=self.registry,
         )
+        self._slow_queries = Counter(
+            "segmentd_graphql_slow",
+            "Queries that took [log] slow_query_ms_min or longer, whether or not there was room for a line.",
+            registry=self.registry,
+        )
 
     def _define_storage(self) -> None:
         here = self.registry
@@ -119,6 +124,10 @@ class Telemetry:
     def requested(self, route: str, method: str, status: int, seconds: float, road: str) -> None:
         """One answered request. road: `lane` or `main`."""
         self._requests.observe((route, method, status), seconds, road)
+
+    def slow_query(self) -> None:
+        """One that the log of slow queries counts as such."""
+        self._slow_queries.inc()
 
     def refused(self, route: str, reason: str) -> None:
         """One refused request; reason: the refusal's code."""

@@ -17,16 +17,16 @@ from segmentd.domain.refusals import Refusal
 from segmentd.graphql.engine import GraphQLEngine, GraphQLRequest
 from segmentd.http.auth import Keyring
 from segmentd.http.cors import Cors
-from segmentd.http.edge import Edge
+from segmentd.http.edge import QUERIES, Edge
 from segmentd.http.elsewhere import NotHereError
 from segmentd.http.errors import graphql_shape
 from segmentd.http.exchange import Answer, Request
 from segmentd.http.graphql import GraphQLApi
 from segmentd.http.holdings import Holdings
-from segmentd.http.lane import QUERIES
 from segmentd.http.ratelimits import GuessLimit
 from segmentd.http.readiness import Readiness
 from segmentd.http.routing import AtOnce, Operation, Route, RouteTable
+from segmentd.http.slowqueries import SlowQueries
 from segmentd.runtime.following import FollowingStore
 from segmentd.settings import LimitsSettings, Settings
 from segmentd.storage.errors import StorageError
@@ -115,6 +115,7 @@ def build_edge(settings: Settings, graphql: FollowingGraphQL, keyring: Keyring, 
         guesses=GuessLimit(settings.rates.wrong_keys_per_minute, settings.rates.wrong_key_addresses_max),
         holdings=Holdings(settings),
         proxies_in_front=settings.rates.proxies_in_front,
+        slow_queries=SlowQueries(settings.log, graphql.described, telemetry.slow_query),
     )
 
 

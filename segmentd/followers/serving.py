@@ -20,9 +20,8 @@ from segmentd.followers.balance import OwnerBeside
 from segmentd.followers.channel import Channel, ChannelEndedError, ChannelFullError
 from segmentd.followers.messages import Handed
 from segmentd.followers.tally import SharedRoom, Tally
-from segmentd.http.edge import Edge
+from segmentd.http.edge import QUERIES, Edge
 from segmentd.http.elsewhere import ACCEPTED, Arrived
-from segmentd.http.lane import QUERIES
 from segmentd.http.lanes import Lanes
 from segmentd.http.listening import RoomyListener
 from segmentd.http.streams import BoundedStream

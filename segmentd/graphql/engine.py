@@ -120,6 +120,14 @@ class GraphQLEngine:
         except RequestRefused:
             return True
 
+    def is_planned(self, request: GraphQLRequest) -> bool | None:
+        """Whether a plan answers such a request; None where its document is refused."""
+        try:
+            document, _ = self._documents.prepare(request.query)
+        except RequestRefused:
+            return None
+        return document.plan is not None and document.costs.get(request.operation_name) is not None
+
     def execute(self, request: GraphQLRequest, *, right: Right) -> GraphQLAnswer:
         """The answer to one request. right: of the key that asks."""
         try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypedDict
 
 from quart.wrappers.base import BaseRequestWebsocket
 from quart_trio import QuartTrio
@@ -44,6 +44,7 @@ from segmentd.http.ratelimits import GuessLimit
 from segmentd.http.readiness import Readiness
 from segmentd.http.routing import Operation, Route, RouteTable
 from segmentd.http.segments import SegmentCatalog, SegmentsApi
+from segmentd.http.slowqueries import SlowQueries
 from segmentd.http.status import StatusApi
 from segmentd.http.views import Views
 from segmentd.runtime.history import History
@@ -110,12 +111,13 @@ def build_app(
 ) -> App:
     """elsewhere: followers, if there are any; published: to them. clock: seconds since the epoch."""
     event_rules, segment_rules = _rules(settings, schema)
+    graphql = GraphQLApi(engine, settings.limits, reader.settled)
     routes = [
         *_api_routes(
             settings,
             EventsApi(store, event_rules, settings.limits, telemetry, clock),
             SegmentsApi(catalog, segment_rules, settings.limits),
-            GraphQLApi(engine, settings.limits, reader.settled),
+            graphql,
         ),
         *_import_routes(settings, ImportsApi(imports.uploads, imports.jobs, imports.importer, event_rules, clock)),
         *AudiencesApi(deletes, reader, catalog, imports.jobs, clock=clock).routes(),
@@ -133,13 +135,29 @@ def build_app(
         telemetry=telemetry,
         cors=Cors(settings.cors.origins, settings.cors.max_age_seconds),
         clock=clock,
+        published=published,
+        slow_queries=SlowQueries(settings.log, graphql.described, telemetry.slow_query),
+        **_guards(settings),
+    )
+    return App(edge, settings.server.request_read_seconds_max)
+
+
+class _Guards(TypedDict):
+    """What an edge knows from the settings alone."""
+
+    access_log: bool
+    guesses: GuessLimit
+    holdings: Holdings
+    proxies_in_front: int
+
+
+def _guards(settings: Settings) -> _Guards:
+    return _Guards(
         access_log=settings.log.level == "debug",
         guesses=GuessLimit(settings.rates.wrong_keys_per_minute, settings.rates.wrong_key_addresses_max),
         holdings=Holdings(settings),
         proxies_in_front=settings.rates.proxies_in_front,
-        published=published,
     )
-    return App(edge, settings.server.request_read_seconds_max)
 
 
 def _status(settings: Settings, readiness: Readiness, insight: Insight, clock: Callable[[], float]) -> StatusApi:

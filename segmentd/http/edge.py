@@ -30,9 +30,11 @@ from segmentd.http.holdings import Holdings
 from segmentd.http.ratelimits import GuessLimit, Quota, client_address
 from segmentd.http.readiness import Readiness
 from segmentd.http.routing import UNMATCHED, Later, Match, Operation, Route, RouteTable
+from segmentd.http.slowqueries import SlowQueries
 from segmentd.logs import RequestContext, current_request
 from segmentd.telemetry import Telemetry
 
+QUERIES: Final = "/v3/graphql"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 _TRACEPARENT_CHARS_MAX: Final = 128  # 55 today (W3C Trace Context); later versions may be longer
 
@@ -71,10 +73,12 @@ class Edge:
         holdings: Holdings,
         proxies_in_front: int = 0,
         published: Published | None = None,
+        slow_queries: SlowQueries | None = None,
     ) -> None:
         """clock: seconds since the epoch. access_log: one line a request, at debug level. guesses: of unknown keys.
         holdings: for the roads in, which read the bodies.
         proxies_in_front: how many add to `X-Forwarded-For`. published: to followers, None if there are none.
+        slow_queries: what is told of them, None for nothing.
         """
         self.holdings = holdings
         self._routes = routes
@@ -87,6 +91,8 @@ class Edge:
         self._guesses = guesses
         self._proxies_in_front = proxies_in_front
         self._published = published
+        self._slow_queries = slow_queries
+        self._slow_seconds_min = math.inf if slow_queries is None else slow_queries.seconds_min
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -251,6 +257,8 @@ class Edge:
         template = UNMATCHED if route is None else route.template
         method = request.method if request.method in _METHODS else "other"
         self._telemetry.requested(template, method, answer.status, seconds, request.road)
+        if seconds >= self._slow_seconds_min and template == QUERIES and self._slow_queries is not None:
+            self._slow_queries.tell(request, answer, seconds)
         if self._access_log:
             _log.debug(
                 "request",

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from segmentd.domain.refusals import Refusal
 from segmentd.graphql.engine import GraphQLEngine, GraphQLRequest
 from segmentd.graphql.members import FIELD
 from segmentd.http import bodies
@@ -25,6 +26,7 @@ from segmentd.http.errors import InvalidRequest, NotAcceptable
 from segmentd.http.exchange import Answer, Header, Request
 from segmentd.http.negotiation import choose
 from segmentd.http.routing import AtOnce
+from segmentd.http.slowqueries import Described, described
 from segmentd.keyfile import Right
 from segmentd.settings import LimitsSettings
 
@@ -84,6 +86,14 @@ class GraphQLApi:
         answer = await self._answer(_parse_query(request), request, media_type)
         answer.headers += (_NOT_STORED,)
         return answer
+
+    def described(self, request: Request) -> Described:
+        """What the log of slow queries says of a request that was answered."""
+        try:
+            parsed = _parse_query(request) if request.method == "GET" else self._parsed(request)
+        except Refusal:
+            return Described("refused")
+        return described(parsed, planned=self._engine.is_planned(parsed))
 
     def _parsed(self, request: Request) -> GraphQLRequest:
         _, body = bodies.read(request, self._bodies)

@@ -30,7 +30,7 @@ from typing import Final
 import trio
 
 from segmentd.domain.refusals import Overloaded, Refusal
-from segmentd.http.edge import Edge
+from segmentd.http.edge import QUERIES, Edge
 from segmentd.http.elsewhere import Arrived, Gives, NotHereError
 from segmentd.http.errors import body_timeout
 from segmentd.http.exchange import WAITING, Answer, Request, Waiting
@@ -41,7 +41,6 @@ from segmentd.http.streams import DRAIN_BYTES_MAX, DRAIN_SECONDS_MAX, BoundedStr
 from segmentd.http.wire import as_bytes
 from segmentd.settings import ServerSettings
 
-QUERIES: Final = "/v3/graphql"
 EVENTS: Final = "/v3/events"
 HEAD_BYTES_MAX: Final = 8_192
 END_SECONDS_MAX: Final = 1.0

@@ -5,9 +5,9 @@ Owns the reactor and the memory of heads. Never reads from or writes to a connec
 
 from __future__ import annotations
 
-from segmentd.http.edge import Edge
+from segmentd.http.edge import QUERIES, Edge
 from segmentd.http.elsewhere import ACCEPTED, Arrived, Gives
-from segmentd.http.lane import EVENTS, QUERIES, Lane
+from segmentd.http.lane import EVENTS, Lane
 from segmentd.http.lanehead import Heads
 from segmentd.http.reactor import Reactor
 from segmentd.http.streams import BoundedStream

@@ -258,6 +258,8 @@ class LogSettings(Section, frozen=True, kw_only=True):
 
     format: Literal["json", "human"] = "json"
     level: Literal["debug", "info", "warning", "error"] = "info"
+    slow_query_ms_min: Annotated[float, Meta(ge=0, le=3_600_000)] = 250
+    slow_query_lines_per_second_max: Annotated[int, Meta(ge=1, le=10_000)] = 10
 
 
 class Settings(Section, frozen=True, kw_only=True):
