@@ -55,8 +55,8 @@ bench: $(VENV)/.installed-all
 	$(BIN)/python -m bench --write $(ARGS)
 
 # The tests drive real clients that are no Python packages; where they cannot be installed, those tests are skipped.
-tools:
-	@.ci/tools
+tools: $(VENV)/.made
+	@.ci/tools $(VENV)
 
 $(VENV)/.made:
 	@.ci/venv $(PYTHON) $(VENV)

@@ -1,7 +1,5 @@
 """The configuration of nginx in docs/proxy.md does what the page says, where nginx is installed."""
 
-import os
-import shutil
 import ssl
 import subprocess
 import time
@@ -14,9 +12,10 @@ import trustme
 
 from tests.docs.documents import DOCS, blocks
 from tests.docs.walk import docs_keys, free_port
+from tests.programs import find_program
 from tests.serverprocess import ServerProcess
 
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+NGINX = find_program("nginx")
 # Turns a hang into a failure.
 START_SECONDS_MAX = 60.0
 

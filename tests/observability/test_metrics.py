@@ -1,17 +1,17 @@
 """What operators read: the documented metrics are those of a real server, and the alert rules use no others."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.programs import find_program
 from tests.serverprocess import ServerProcess
 from tests.sources import ROOT
 
 ALERTS = ROOT / "deploy" / "prometheus"
-PROMTOOL = shutil.which("promtool")
+PROMTOOL = find_program("promtool")
 
 
 def _exported(text: str) -> dict[str, str]:
