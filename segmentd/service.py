@@ -144,7 +144,7 @@ def _opened(settings: Settings, folder: DataFolder, listener: socket.socket) -> 
         keyring=keyring,
         readiness=readiness,
         telemetry=telemetry,
-        insight=Insight(store.memberships, store.stats, observed, history),
+        insight=Insight(store.memberships_of, store.stats, observed, history),
         elsewhere=neighbours,
         published=None if neighbours is None else store.publication,
     )
@@ -229,7 +229,7 @@ async def _watch_signals(
 
 
 def _history(settings: Settings, telemetry: Telemetry, store: LocalStore, catalog: Catalog) -> History:
-    def sizes() -> dict[str, int]:
+    async def sizes() -> dict[str, int]:
         segments = catalog.segments.items()
         return {segment_id: store.size(segment.definition.external_audience_id) for segment_id, segment in segments}
 

@@ -1,7 +1,8 @@
-"""The way in: a request in, an answer out, synchronously, whatever the input.
+"""The way in: a request in, an answer out, whatever the input. Executing is synchronous; over a store that has to be
+waited for it is repeated until everything is there (`gathering.py`).
 
-No exception escapes. A request that is not executed gets errors alone (`request_error`); one that is executed has
-`data`, and `errors` beside it only if there are any.
+No exception escapes, but the refusal of a store that was waited for. A request that is not executed gets errors alone
+(`request_error`); one that is executed has `data`, and `errors` beside it only if there are any.
 """
 
 from typing import Any, Final, Literal
@@ -22,6 +23,7 @@ from segmentd.graphql.errors import (
     operation_refused,
     variables_refused,
 )
+from segmentd.graphql.gathering import ROUNDS_MAX, AwaitedReads, Gathering, IncompleteError
 from segmentd.graphql.limits import DocumentLimits, too_expensive
 from segmentd.graphql.members import FIELD, asks_for
 from segmentd.graphql.plans import Plan, PlanInfo
@@ -54,6 +56,8 @@ class GraphQLAnswer(Struct, frozen=True):
     """request_error: not executed, there is no `data`. field_errors: executed, with errors beside the data."""
     encoded: bytes
     """JSON, UTF-8."""
+    planned: bool = False
+    """Whether a plan wrote it."""
 
     @property
     def body(self) -> dict[str, Any]:
@@ -67,7 +71,7 @@ class GraphQLEngine:
 
     def __init__(
         self,
-        store: MembershipReader,
+        store: MembershipReader | None,
         catalog: SegmentReader,
         schema: IdentifierSchema,
         settings: GraphQLSettings,
@@ -75,17 +79,18 @@ class GraphQLEngine:
         members: MemberReader | None = None,
         members_page_max: int = 0,
     ) -> None:
-        """members: None shows no members to anybody. members_page_max: at most so many on a page.
+        """store: None where it has to be waited for; then there is `execute_awaited` alone.
+        members: None shows no members to anybody. members_page_max: at most so many on a page.
 
         Raises ValueError for identifier names that cannot be GraphQL arguments.
         """
         self.schema = build_schema(schema)
         self._catalog = catalog
+        self._identifiers = schema
+        self._members_page_max = members_page_max
         self._cost_max = settings.cost_max
-        rights: tuple[Right, ...] = ("public", "private")
-        self._infos = {
-            right: PlanInfo(ReadContext(store, catalog, schema, right, members, members_page_max)) for right in rights
-        }
+        rights: tuple[Right, ...] = () if store is None else ("public", "private")
+        self._infos = {right: self._info(store, right, members) for right in rights if store is not None}
         self.answered_by_plans = 0
         """Requests whose answer a plan wrote; all others went to the executor or were refused."""
         self._limits = DocumentLimits(
@@ -98,6 +103,9 @@ class GraphQLEngine:
         self._documents = DocumentCache(
             self.schema, self._limits, settings.document_cache_entries_max, plans=settings.plans
         )
+
+    def _info(self, store: MembershipReader, right: Right, members: MemberReader | None) -> PlanInfo:
+        return PlanInfo(ReadContext(store, self._catalog, self._identifiers, right, members, self._members_page_max))
 
     def reads_members(self, request: GraphQLRequest, *, right: Right) -> bool:
         """Whether the answer will show members, so that the index must be waited for first."""
@@ -129,16 +137,43 @@ class GraphQLEngine:
         return document.plan is not None and document.costs.get(request.operation_name) is not None
 
     def execute(self, request: GraphQLRequest, *, right: Right) -> GraphQLAnswer:
-        """The answer to one request. right: of the key that asks."""
+        """The answer to one request, from what is in this process. right: of the key that asks."""
         try:
-            return self._execute(request, self._infos[right])
+            answer = self._execute(request, self._infos[right])
         except RequestRefused as refusal:
             return _answer("request_error", {"errors": refusal.errors})
         except Exception:  # noqa: BLE001  # a client must get an answer; the log gets the traceback
-            _log.exception("graphql_engine_failed")
-            return _answer("field_errors", {"errors": [internal_error()], "data": None})
+            return _failed()
+        self.answered_by_plans += answer.planned
+        return answer
 
-    def _execute(self, request: GraphQLRequest, info: PlanInfo) -> GraphQLAnswer:
+    async def execute_awaited(self, request: GraphQLRequest, *, right: Right, reads: AwaitedReads) -> GraphQLAnswer:
+        """As `execute`, from what has to be waited for. Raises StoreUnavailable, Overloaded."""
+        gathering = Gathering(reads)
+        info = self._info(gathering, right, None if reads.imports is None else gathering)
+        for _ in range(ROUNDS_MAX):
+            answer = self._round(request, info, gathering)
+            if answer is not None:
+                self.answered_by_plans += answer.planned
+                return answer
+            await gathering.fetch()
+        raise reads.endless()
+
+    def _round(self, request: GraphQLRequest, info: PlanInfo, gathering: Gathering) -> GraphQLAnswer | None:
+        """The answer; None where something is missing for it."""
+        try:
+            answer = self._execute(request, info, gathering)
+        except IncompleteError:
+            return None
+        except RequestRefused as refusal:
+            # None of these reasons is anything that was read.
+            return _answer("request_error", {"errors": refusal.errors})
+        except Exception:  # noqa: BLE001  # a client must get an answer; the log gets the traceback
+            return _failed()
+        return None if gathering.wanted else answer
+
+    def _execute(self, request: GraphQLRequest, info: PlanInfo, gathering: Gathering | None = None) -> GraphQLAnswer:
+        """gathering: what `info` reads from, where that may be incomplete. Raises RequestRefused, IncompleteError."""
         document, literals = self._documents.prepare(request.query)
         variables = request.variables or _NO_VARIABLES
         if literals:
@@ -147,11 +182,13 @@ class GraphQLEngine:
         if cost is not None:
             if cost.at(variables, len(self._catalog.segments)) > self._cost_max:
                 raise limit_refused(too_expensive(self._cost_max))
-            if document.plan is not None and (encoded := self._planned(document.plan, info, variables)) is not None:
-                return GraphQLAnswer("success", encoded)
+            if document.plan is not None and (encoded := _planned(document.plan, info, variables)) is not None:
+                return GraphQLAnswer("success", encoded, planned=True)
         result = self._run(document.ast, variables, request, info.context)
         if not result.errors:
             return _answer("success", {"data": result.data})
+        if gathering is not None and gathering.wanted:
+            raise IncompleteError
         # Kept documents have no locations, and shared ones not the client's names; tell it from the text itself.
         located = self._run(parse(request.query), request.variables, request, info.context)
         errors = located.errors or []
@@ -160,15 +197,6 @@ class GraphQLEngine:
         if located.data is None and not any(error.path for error in errors):
             raise variables_refused(errors)
         return _answer("field_errors", {"errors": [field_error(error) for error in errors], "data": located.data})
-
-    def _planned(self, plan: Plan, info: PlanInfo, variables: dict[str, Any]) -> bytes | None:
-        """What the plan writes; None: the executor shall answer."""
-        try:
-            encoded = plan(info, variables)
-        except Exception:  # noqa: BLE001  # whatever it is, the executor meets it again and tells client and log
-            return None
-        self.answered_by_plans += 1
-        return encoded
 
     def _run(
         self, ast: DocumentNode, variables: dict[str, Any] | None, request: GraphQLRequest, context: ReadContext
@@ -185,3 +213,17 @@ class GraphQLEngine:
 
 def _answer(kind: Literal["success", "request_error", "field_errors"], body: dict[str, Any]) -> GraphQLAnswer:
     return GraphQLAnswer(kind, _encode(body))
+
+
+def _planned(plan: Plan, info: PlanInfo, variables: dict[str, Any]) -> bytes | None:
+    """What the plan writes; None: the executor shall answer."""
+    try:
+        return plan(info, variables)
+    except Exception:  # noqa: BLE001  # whatever it is, the executor meets it again and tells client and log
+        return None
+
+
+def _failed() -> GraphQLAnswer:
+    """Call it while the exception is handled."""
+    _log.exception("graphql_engine_failed")
+    return _answer("field_errors", {"errors": [internal_error()], "data": None})

@@ -11,7 +11,7 @@ the edge. The list is ours, and Quart's rules are made of it, because a second r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Final, NamedTuple, TypedDict
 
 from quart.wrappers.base import BaseRequestWebsocket
@@ -22,6 +22,7 @@ from segmentd.domain.events import EventRules
 from segmentd.domain.identifiers import IdentifierSchema
 from segmentd.domain.segments import SegmentRules
 from segmentd.graphql.engine import GraphQLEngine
+from segmentd.graphql.gathering import AwaitedReads
 from segmentd.graphql.sdl import sdl_of
 from segmentd.http.audiences import AudiencesApi
 from segmentd.http.auth import Keyring
@@ -60,8 +61,8 @@ NAME: Final = "segmentd"
 class Insight(NamedTuple):
     """What only people look at, through the console."""
 
-    memberships: Callable[[bytes], Mapping[str, int]]
-    """As `MembershipStore.memberships`."""
+    memberships_of: Callable[[bytes], Awaitable[Mapping[str, int]]]
+    """As `MembershipStore.memberships_of`."""
     stats: Callable[[], StoreStats]
     observed: RememberingObserver
     history: History
@@ -107,11 +108,14 @@ def build_app(
     insight: Insight,
     elsewhere: Elsewhere | None = None,
     published: Published | None = None,
+    awaited: AwaitedReads | None = None,
     clock: Callable[[], float] = time.time,
 ) -> App:
-    """elsewhere: followers, if there are any; published: to them. clock: seconds since the epoch."""
+    """elsewhere: followers, if there are any; published: to them. awaited: how queries read where the store has to be
+    waited for; None: `engine` has one that has not. clock: seconds since the epoch.
+    """
     event_rules, segment_rules = _rules(settings, schema)
-    graphql = GraphQLApi(engine, settings.limits, reader.settled)
+    graphql = GraphQLApi(engine, settings.limits, reader.settled, awaited)
     routes = [
         *_api_routes(
             settings,
@@ -123,7 +127,7 @@ def build_app(
         *AudiencesApi(deletes, reader, catalog, imports.jobs, clock=clock).routes(),
         *MembersApi(reader, catalog, schema, imports.jobs, settings).routes(),
         *ComplianceApi(forgetting, schema, settings.compliance, clock).routes(),
-        *CustomersApi(insight.memberships, catalog, schema, imports.jobs, settings.limits).routes(),
+        *CustomersApi(insight.memberships_of, catalog, schema, imports.jobs, settings.limits).routes(),
         *_status(settings, readiness, insight, clock).routes(),
         *_operation_routes(OperationsApi(readiness, telemetry, document(settings), sdl_of(schema), elsewhere)),
         *(ConsoleApi().routes() if settings.console.enabled else ()),

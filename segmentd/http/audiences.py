@@ -21,6 +21,8 @@ from segmentd.runtime.audiences import Deletion
 from segmentd.runtime.seam import AudienceFacts, DeletesAudiences, ImportHistory, MembersReader
 
 PAGE_MAX: Final = 1_000
+# What fits 64 bits with a sign; the numbers of the embedded store have seven.
+DELETION_DIGITS_MAX: Final = 18
 
 
 class AudiencesApi:
@@ -56,7 +58,7 @@ class AudiencesApi:
         fields = query_of(request)
         first, after = first_of(fields, PAGE_MAX), after_of(fields, AUDIENCE)
         await self._reader.settled()
-        ids = self._reader.audience_ids()
+        ids = await self._reader.audience_ids()
         if truth_of(fields, "without_segment"):
             named = {segment.definition.external_audience_id for segment in self._catalog.segments.values()}
             ids = [audience_id for audience_id in ids if audience_id not in named]
@@ -66,7 +68,7 @@ class AudiencesApi:
         return json_answer(
             200,
             {
-                "audiences": self._shown(page),
+                "audiences": await self._shown(page),
                 "total": len(ids),
                 "next": cursor_of(AUDIENCE, page[-1].encode()) if has_more else None,
             },
@@ -75,7 +77,7 @@ class AudiencesApi:
     async def get(self, request: Request) -> Answer:
         """200 with one audience, 404."""
         await self._reader.settled()
-        found = self._shown([request.params["audience_id"]])
+        found = await self._shown([request.params["audience_id"]])
         if not found:
             raise NotFound("Audience not found.")
         return json_answer(200, found[0])
@@ -90,19 +92,18 @@ class AudiencesApi:
     async def deletion(self, request: Request) -> Answer:
         """200 with the state of a deletion, 404."""
         text = request.params["deletion_id"]
-        # The largest number of an audience has seven digits.
-        number = int(text) if text.isascii() and text.isdigit() and len(text) <= 7 else -1
-        deletion = self._store.deletion(number)
+        is_number = text.isascii() and text.isdigit() and len(text) <= DELETION_DIGITS_MAX
+        deletion = await self._store.deletion(int(text)) if is_number else None
         if deletion is None or deletion.audience_id != request.params["audience_id"]:
             raise NotFound("Deletion not found.")
         return json_answer(200, _deletion_shown(deletion))
 
-    def _shown(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+    async def _shown(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         segments: defaultdict[str, list[str]] = defaultdict(list)
         for segment_id in self._catalog.segment_ids():
             segment = self._catalog.segments[segment_id]
             segments[segment.definition.external_audience_id].append(segment_id)
-        return [self._audience(facts, segments[facts.audience_id]) for facts in self._reader.facts(ids)]
+        return [self._audience(facts, segments[facts.audience_id]) for facts in await self._reader.facts(ids)]
 
     def _audience(self, facts: AudienceFacts, segment_ids: Sequence[str]) -> dict[str, Any]:
         imported = self._imports.last_completed(facts.audience_id)

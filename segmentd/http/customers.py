@@ -6,7 +6,7 @@ Owns the wire form. The identifier comes in a body, never in an address: address
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -32,14 +32,14 @@ class CustomersApi:
 
     def __init__(
         self,
-        memberships: Callable[[bytes], Mapping[str, int]],
+        memberships_of: Callable[[bytes], Awaitable[Mapping[str, int]]],
         catalog: SegmentCatalog,
         schema: IdentifierSchema,
         imports: ImportHistory,
         limits: LimitsSettings,
     ) -> None:
-        """memberships: as `MembershipStore.memberships`."""
-        self._memberships = memberships
+        """memberships_of: as `MembershipStore.memberships_of`."""
+        self._memberships_of = memberships_of
         self._catalog = catalog
         self._schema = schema
         self._imports = imports
@@ -63,7 +63,7 @@ class CustomersApi:
         """200 with the memberships, the latest decision first; 400 says what is wrong with the identifier."""
         kind, value = self._identifier(request)
         key = self._key(kind, value)
-        found = self._memberships(key) if kind.is_high else {}
+        found = await self._memberships_of(key) if kind.is_high else {}
         latest = sorted(found.items(), key=lambda item: (-item[1], item[0]))
         shown = {
             "identifier": kind.name,

@@ -18,7 +18,8 @@ from typing import Any, Final
 import msgspec
 
 from segmentd.domain.refusals import Refusal
-from segmentd.graphql.engine import GraphQLEngine, GraphQLRequest
+from segmentd.graphql.engine import GraphQLAnswer, GraphQLEngine, GraphQLRequest
+from segmentd.graphql.gathering import AwaitedReads
 from segmentd.graphql.members import FIELD
 from segmentd.http import bodies
 from segmentd.http.bodies import JSON_TYPE, BodyRules
@@ -48,9 +49,19 @@ _DECODE_MAP: Final[msgspec.json.Decoder[dict[str, Any] | None]] = msgspec.json.D
 class GraphQLApi:
     """Handlers of `/v3/graphql`."""
 
-    def __init__(self, engine: GraphQLEngine, limits: LimitsSettings, settled: Callable[[], Awaitable[None]]) -> None:
-        """settled: waits until the index, which members are read from, has all that was acknowledged."""
+    def __init__(
+        self,
+        engine: GraphQLEngine,
+        limits: LimitsSettings,
+        settled: Callable[[], Awaitable[None]],
+        awaited: AwaitedReads | None = None,
+    ) -> None:
+        """settled: waits until the index, which members are read from, has all that was acknowledged.
+
+        awaited: of a store that has to be waited for; None: the engine has one that has not.
+        """
         self._settled = settled
+        self._awaited = awaited
         self._engine = engine
         self._types_by_accept: dict[str | None, str | None] = {}
         self._bodies = BodyRules(
@@ -66,9 +77,9 @@ class GraphQLApi:
         return await self._answer(self._parsed(request), request, media_type)
 
     @property
-    def at_once(self) -> AtOnce:
-        """What a POST that need not wait is answered with."""
-        return AtOnce(self.may_wait, self.post_at_once)
+    def at_once(self) -> AtOnce | None:
+        """What a POST that need not wait is answered with; None where every one waits."""
+        return None if self._awaited is not None else AtOnce(self.may_wait, self.post_at_once)
 
     def may_wait(self, request: Request) -> bool:
         """Whether a POST may ask for members, which are waited for. Right for all who do; a few more are let wait."""
@@ -100,15 +111,17 @@ class GraphQLApi:
         return _parse_body(body)
 
     async def _answer(self, parsed: GraphQLRequest, request: Request, media_type: str) -> Answer:
-        if self._engine.reads_members(parsed, right=_right_of(request)):
+        right = _right_of(request)
+        if self._awaited is not None:
+            answer = await self._engine.execute_awaited(parsed, right=right, reads=self._awaited)
+            return _sent(answer, media_type)
+        if self._engine.reads_members(parsed, right=right):
             await self._settled()
         return self.executed(parsed, request, media_type)
 
     def executed(self, parsed: GraphQLRequest, request: Request, media_type: str) -> Answer:
         """The answer to a request that was parsed."""
-        answer = self._engine.execute(parsed, right=_right_of(request))
-        refused = answer.kind == "request_error" and media_type == RESPONSE_TYPE
-        return Answer(400 if refused else 200, answer.encoded, (_CONTENT_TYPES[media_type],))
+        return _sent(self._engine.execute(parsed, right=_right_of(request)), media_type)
 
     def _media_type(self, request: Request) -> str:
         """The media type of the answer. Raises NotAcceptable."""
@@ -122,6 +135,11 @@ class GraphQLApi:
         if chosen is None:
             raise NotAcceptable(f"Accept names none of the types that are offered: {', '.join(OFFERED)}.")
         return chosen
+
+
+def _sent(answer: GraphQLAnswer, media_type: str) -> Answer:
+    refused = answer.kind == "request_error" and media_type == RESPONSE_TYPE
+    return Answer(400 if refused else 200, answer.encoded, (_CONTENT_TYPES[media_type],))
 
 
 def _right_of(request: Request) -> Right:

@@ -65,8 +65,7 @@ class MembersApi:
     async def _page(self, segment: Segment, fields: dict[str, str]) -> Answer:
         first, after = first_of(fields, self._page_max), after_of(fields, MEMBER)
         audience = segment.definition.external_audience_id
-        await self._reader.settled()
-        page = self._reader.members(audience, after, first)
+        page = await self._reader.page(audience, after, first)
         sources = self._imports.qualifying(audience)
         shown = []
         for key, v in page.members:

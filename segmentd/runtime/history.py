@@ -15,12 +15,13 @@ import time
 from array import array
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 import trio
 
+from segmentd.domain.refusals import Refusal
 from segmentd.settings import ConsoleSettings
 
 QUANTILES: Final = (0.5, 0.95, 0.99)
@@ -56,10 +57,13 @@ class History:
         self,
         settings: ConsoleSettings,
         counts: Callable[[], Counts],
-        sizes: Callable[[], Mapping[str, int]],
+        sizes: Callable[[], Awaitable[Mapping[str, int]]],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """sizes: segment id → qualified members now. clock: seconds since the epoch."""
+        """sizes: segment id → qualified members now; where it raises a refusal, there is no sample.
+
+        clock: seconds since the epoch.
+        """
         self.settings = settings
         self._counts = counts
         self._sizes_now = sizes
@@ -83,10 +87,14 @@ class History:
         found = self._sizes.get(segment_id, ())
         return list(zip(list(self._times)[len(self._times) - len(found) :], found, strict=True))
 
-    def add_sizes(self) -> None:
+    async def add_sizes(self) -> None:
         """Take one sample of all sizes."""
+        try:
+            now = await self._sizes_now()
+        except Refusal:
+            # The store cannot say now; the chart has a gap.
+            return
         self._times.append(self._clock())
-        now = self._sizes_now()
         kept: dict[str, array[int]] = {}
         for segment_id, size in now.items():
             ring = self._sizes.get(segment_id)
@@ -100,7 +108,7 @@ class History:
 
     async def _sample_sizes(self) -> None:
         while True:
-            self.add_sizes()
+            await self.add_sizes()
             await trio.sleep(self.settings.size_seconds)
 
     async def _sample_traffic(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 
+from segmentd.domain.members import MembersPage
 from segmentd.domain.refusals import StoreUnavailable
 from segmentd.runtime.audiences import AudienceTable
 from segmentd.runtime.exporting import Export, Exporter
@@ -15,11 +16,11 @@ from segmentd.runtime.seam import AudienceFacts
 from segmentd.settings import MembersSettings, StorageSettings
 from segmentd.storage.exporter import ExporterArguments, Form
 from segmentd.storage.index import Index
-from segmentd.storage.members import MembersPage, page
+from segmentd.storage.members import page
 
 
 class LocalMembers:
-    """Implements `segmentd.runtime.seam.MembersReader`."""
+    """Implements `segmentd.runtime.seam.MembersReader` and `SettledMembers`."""
 
     def __init__(
         self,
@@ -54,11 +55,11 @@ class LocalMembers:
             self._retry_after_seconds,
         )
 
-    def audience_ids(self) -> list[str]:
+    async def audience_ids(self) -> list[str]:
         """See MembersReader."""
         return self._audiences.ids()
 
-    def facts(self, audiences: Sequence[str]) -> list[AudienceFacts]:
+    async def facts(self, audiences: Sequence[str]) -> list[AudienceFacts]:
         """See MembersReader."""
         found: list[AudienceFacts] = []
         with self._index.reading() as txn:
@@ -70,8 +71,13 @@ class LocalMembers:
                     found.append(AudienceFacts(audience, self._sizes.get(number, 0), last_event_ms))
         return found
 
-    def members(self, audience: str, after: bytes, first: int) -> MembersPage:
+    async def page(self, audience: str, after: bytes, first: int) -> MembersPage:
         """See MembersReader."""
+        await self.settled()
+        return self.members(audience, after, first)
+
+    def members(self, audience: str, after: bytes, first: int) -> MembersPage:
+        """See SettledMembers."""
         number = self._audiences.number(audience)
         return MembersPage([], 0, False) if number is None else page(self._index, number, after, first)
 

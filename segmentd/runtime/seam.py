@@ -1,17 +1,21 @@
-"""The seam: what everything above knows of memberships. Above it (HTTP, GraphQL) nobody knows which store runs."""
+"""The seam: what everything above knows of memberships. Above it (HTTP, GraphQL) nobody knows which store runs.
 
-from collections.abc import Container, Sequence
+A store that has everything in this process answers queries with plain calls (`MembershipReader`); one that has to ask
+others for it is waited for (`AwaitedReader`). What writes, and what only people look at, is awaited with both.
+"""
+
+from collections.abc import Container, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from segmentd.domain.events import Change
 from segmentd.domain.importjob import ImportJob
+from segmentd.domain.members import MembersPage
 from segmentd.runtime.audiences import Deletion
 from segmentd.runtime.exporting import Export
 from segmentd.runtime.mailbox import Reply
 from segmentd.storage.exporter import Form
-from segmentd.storage.members import MembersPage
 
 
 class StoreStats(msgspec.Struct, frozen=True):
@@ -45,7 +49,39 @@ class MembershipReader(Protocol):
         """The exact number of qualified members now. A follower raises OwnerOnlyError."""
 
 
-class MembershipStore(MembershipReader, Protocol):
+class Wanted(msgspec.Struct):
+    """What is to be fetched in one go."""
+
+    lookups: dict[bytes, set[str]] = {}
+    """Identifier key → audience ids."""
+    sizes: set[str] = set()
+    """Audience ids."""
+    pages: set[tuple[str, bytes, int]] = set()
+    """Members, as in `MembersReader.page`: (audience id, after, first)."""
+
+    def __bool__(self) -> bool:
+        return bool(self.lookups or self.sizes or self.pages)
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What was wanted, all of it: what nobody knows has its place too, as with `MembershipReader`."""
+
+    lookups: Mapping[bytes, Mapping[str, int | None]] = {}
+    sizes: Mapping[str, int] = {}
+    pages: Mapping[tuple[str, bytes, int], MembersPage] = {}
+
+
+class AwaitedReader(Protocol):
+    """What queries read of a store that has to be waited for."""
+
+    async def fetch(self, wanted: Wanted) -> Found:
+        """Everything that is wanted, each as of a moment after the call: whatever was acknowledged before is in it.
+
+        Bounded by what one query may cost. Cancelling gives up the wait. Raises StoreUnavailable, Overloaded.
+        """
+
+
+class MembershipStore(Protocol):
     """What is above the seam may call. What is not async is a plain call that never waits."""
 
     def check_room(self, changes: int = 1) -> None:
@@ -66,6 +102,9 @@ class MembershipStore(MembershipReader, Protocol):
         Raises what can be said at once; what comes later comes with the reply.
         """
 
+    async def memberships_of(self, key: bytes) -> Mapping[str, int]:
+        """audience id → `v`, every decision about the identifier. Raises StoreUnavailable, Overloaded."""
+
     async def delete_audience(self, audience: str, now_ms: int) -> Deletion | None:
         """Drop all memberships of an audience, durably; None if there is no such audience.
 
@@ -73,8 +112,8 @@ class MembershipStore(MembershipReader, Protocol):
         Deletion tells. Qualifications from before `now_ms` do not bring it back. Raises what `apply` raises.
         """
 
-    def deletion(self, number: int) -> Deletion | None:
-        """The deletion by the number that it has, None if there was none."""
+    async def deletion(self, number: int) -> Deletion | None:
+        """The deletion by the number that it has, None if there was none. Raises StoreUnavailable, Overloaded."""
 
     async def forget(self, keys: Sequence[bytes], now_ms: int) -> None:
         """Drop everything about identifiers, durably and visibly; decisions up to `now_ms` do not bring it back.
@@ -93,7 +132,7 @@ class DeletesAudiences(Protocol):
     """The part of the store that deletes audiences; see MembershipStore."""
 
     async def delete_audience(self, audience: str, now_ms: int) -> Deletion | None: ...
-    def deletion(self, number: int) -> Deletion | None: ...
+    async def deletion(self, number: int) -> Deletion | None: ...
 
 
 class ImportHistory(Protocol):
@@ -120,30 +159,44 @@ class AudienceFacts(msgspec.Struct, frozen=True):
 
 
 class MembersReader(Protocol):
-    """Who is in an audience, from the index. Await `settled` first; what follows it without waiting sees all of it."""
+    """Who is in an audience, and which audiences there are.
+
+    What is called after `settled` has everything that was acknowledged before it. All but `settled` raise what
+    `settled` raises.
+    """
 
     async def settled(self) -> None:
-        """Wait until the index has everything that was acknowledged so far. Raises StoreUnavailable."""
+        """Wait until what was acknowledged so far can be read. Raises StoreUnavailable, Overloaded."""
 
-    def audience_ids(self) -> list[str]:
+    async def audience_ids(self) -> list[str]:
         """All audiences, sorted."""
 
-    def facts(self, audiences: Sequence[str]) -> list[AudienceFacts]:
+    async def facts(self, audiences: Sequence[str]) -> list[AudienceFacts]:
         """About these audiences, in order; those that are unknown are left out."""
 
-    def members(self, audience: str, after: bytes, first: int) -> MembersPage:
-        """At most `first` members behind the identifier key `after`, in key order; none of an unknown audience."""
+    async def page(self, audience: str, after: bytes, first: int) -> MembersPage:
+        """At most `first` members behind the identifier key `after`, in key order; none of an unknown audience.
+
+        Has everything that was acknowledged so far, without `settled`.
+        """
 
     async def export(self, audience: str, form: Form, *, gzip: bool, identifier: str | None) -> Export:
         """All members from one snapshot that has everything acknowledged so far.
 
-        identifier: the only name to export. Raises SeveralIdentifiersError, Overloaded, StoreUnavailable.
+        identifier: the only name to export. Raises SeveralIdentifiersError as well.
         """
+
+
+class SettledMembers(Protocol):
+    """Members of a store that has them in this process: plain calls, once `settled` was waited for."""
+
+    def members(self, audience: str, after: bytes, first: int) -> MembersPage:
+        """As `MembersReader.page`, of what had settled."""
 
 
 class AudienceMembers:
     """Members and where they come from, for queries."""
 
-    def __init__(self, reader: MembersReader, imports: ImportHistory) -> None:
+    def __init__(self, reader: SettledMembers, imports: ImportHistory) -> None:
         self.members = reader.members
         self.qualifying = imports.qualifying

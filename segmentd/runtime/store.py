@@ -124,15 +124,11 @@ class LocalStore:
 
     def recover(self) -> Recovered:
         """Load the state, once, before `run`. Blocking. Raises StorageError."""
-
-        def begin_fold(recovered: Recovered) -> None:
-            self._sizes.update(recovered.sizes)
-
         recovered = recover(
             self._journal,
             self._index,
             load=partial(load, self._shards),
-            begin_fold=begin_fold,
+            begin_fold=lambda begun: self._sizes.update(begun.sizes),
             fold=self._fold_recovered,
             forget=self._forget_recovered,
             progress=lambda count: log.info("recovering", identifiers=count),
@@ -177,7 +173,7 @@ class LocalStore:
         await write.reply.wait()
         return self._audiences.deletions[number]
 
-    def deletion(self, number: int) -> Deletion | None:
+    async def deletion(self, number: int) -> Deletion | None:
         """See MembershipStore."""
         return self._audiences.deletions.get(number)
 
@@ -189,7 +185,7 @@ class LocalStore:
         await write.reply.wait()
 
     def lookup(self, key: bytes, audiences: Sequence[str]) -> list[int | None]:
-        """See MembershipStore."""
+        """See MembershipReader."""
         words = self._shard(key).words(key)
         if not words:
             return [None] * len(audiences)
@@ -200,14 +196,18 @@ class LocalStore:
             found.append(None if its_number is None else find(words, its_number))
         return found
 
-    def memberships(self, key: bytes) -> dict[str, int]:
+    async def memberships_of(self, key: bytes) -> dict[str, int]:
         """See MembershipStore."""
+        return self.memberships(key)
+
+    def memberships(self, key: bytes) -> dict[str, int]:
+        """See MembershipReader."""
         words = self._shard(key).words(key)
         dead = self._audiences.deletions
         return {self._audiences.id(word >> V_BITS): v_of_word(word) for word in words if word >> V_BITS not in dead}
 
     def size(self, audience: str) -> int:
-        """See MembershipStore."""
+        """See MembershipReader."""
         number = self._audiences.number(audience)
         return 0 if number is None else self._sizes.get(number, 0)
 

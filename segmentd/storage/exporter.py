@@ -23,12 +23,13 @@ from typing import BinaryIO, Literal
 import lmdb
 import msgspec
 
+from segmentd.domain.members import Member
 from segmentd.domain.membership import ts_ms_of
 from segmentd.storage.errors import StorageError
 from segmentd.storage.failpoints import hit
 from segmentd.storage.folder import DataFolder
 from segmentd.storage.index import Index
-from segmentd.storage.members import Member, kinds_of, members_of
+from segmentd.storage.members import kinds_of, members_of
 
 ROWS_A_WRITE = 2_000
 _GZIP_WBITS = 31

@@ -4,21 +4,9 @@ from collections.abc import Iterator
 from itertools import islice
 
 import lmdb
-import msgspec
 
+from segmentd.domain.members import Member, MembersPage
 from segmentd.storage.index import AUDIENCE_KEY, V_VALUE, Index
-
-Member = tuple[bytes, int]
-"""(identifier key, v)"""
-
-
-class MembersPage(msgspec.Struct, frozen=True):
-    """Some members of an audience."""
-
-    members: list[Member]
-    total: int
-    """How many the audience has in the same snapshot."""
-    has_more: bool
 
 
 def page(index: Index, audience: int, after: bytes, first: int) -> MembersPage:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from segmentd.domain.refusals import StoreUnavailable
 from segmentd.runtime.history import Counts, History, point_between, quantile
 from segmentd.settings import ConsoleSettings
 
@@ -59,26 +60,46 @@ class Sampled:
         self.history = History(
             ConsoleSettings(**settings),  # type: ignore[arg-type]
             counts=lambda: self.counted,
-            sizes=lambda: self.segments,
+            sizes=self.sizes,
             clock=lambda: float(next(self.now)),
         )
+        self.refusal: Exception | None = None
+
+    async def sizes(self) -> dict[str, int]:
+        await trio.lowlevel.checkpoint()
+        if self.refusal is not None:
+            raise self.refusal
+        return self.segments
 
 
-def test_sizes_are_kept_by_segment_and_belong_to_the_last_times() -> None:
+async def no_sizes() -> dict[str, int]:
+    return {}
+
+
+async def test_sizes_are_kept_by_segment_and_belong_to_the_last_times() -> None:
     sampled = Sampled(size_points_max=3)
     for size in range(5):
         sampled.segments = {"old": size} | ({"new": 10 * size} if size >= 3 else {})
-        sampled.history.add_sizes()
+        await sampled.history.add_sizes()
     assert sampled.history.sizes("old") == [(2, 2), (3, 3), (4, 4)]
     assert sampled.history.sizes("new") == [(3, 30), (4, 40)]
     assert sampled.history.sizes("never") == []
 
 
-def test_a_segment_that_is_gone_leaves_nothing_and_comes_back_empty() -> None:
+async def test_a_store_that_cannot_say_leaves_a_gap() -> None:
+    sampled = Sampled()
+    for refusal in (None, StoreUnavailable("Away.", 1), None):
+        sampled.segments = {"a": 7}
+        sampled.refusal = refusal
+        await sampled.history.add_sizes()
+    assert sampled.history.sizes("a") == [(0, 7), (1, 7)]
+
+
+async def test_a_segment_that_is_gone_leaves_nothing_and_comes_back_empty() -> None:
     sampled = Sampled()
     for segments in ({"a": 1}, {}, {"a": 2}):
         sampled.segments = segments
-        sampled.history.add_sizes()
+        await sampled.history.add_sizes()
     assert sampled.history.sizes("a") == [(2, 2)]
 
 
@@ -97,7 +118,7 @@ async def test_samples_are_taken_on_time_and_the_oldest_go(autojump_clock: MockC
 @pytest.mark.parametrize("back", [0, -5])
 async def test_a_clock_that_does_not_move_on_gives_no_point(autojump_clock: MockClock, back: int) -> None:
     times = iter([100.0, 100.0 + back, 110.0])
-    history = History(ConsoleSettings(traffic_seconds=1), lambda: counts(0), dict, clock=lambda: next(times, 111.0))
+    history = History(ConsoleSettings(traffic_seconds=1), lambda: counts(0), no_sizes, clock=lambda: next(times, 111.0))
     with trio.move_on_after(2.5):
         await history._sample_traffic()
     assert [point.at for point in history.traffic()] == [110.0]

@@ -1,14 +1,19 @@
 """In-memory stand-ins for what GraphQL reads, and an engine over them."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
+
+import trio
 
 from segmentd.domain.identifiers import Confidence, IdentifierKind, IdentifierSchema
 from segmentd.domain.membership import is_qualified, v_of
 from segmentd.domain.segments import Segment, SegmentDefinition
 from segmentd.graphql.context import MembershipReader, SegmentReader
 from segmentd.graphql.engine import GraphQLAnswer, GraphQLEngine, GraphQLRequest
+from segmentd.graphql.gathering import AwaitedReads
 from segmentd.settings import GraphQLSettings
+from tests.awaited import AwaitedFake
 
 IDENTIFIERS = IdentifierSchema(
     [
@@ -66,6 +71,23 @@ class FakeCatalog:
         del self._segments[name]
 
 
+class Reads:
+    """How queries are executed now."""
+
+    is_awaited = False
+
+
+READS = Reads()
+
+
+def answered(engine: GraphQLEngine, store: FakeStore, request: GraphQLRequest) -> GraphQLAnswer:
+    """The answer for a public key, from the store itself or from one like it that has to be waited for."""
+    if not READS.is_awaited:
+        return engine.execute(request, right="public")
+    reads = AwaitedReads(AwaitedFake(store), None, 1)
+    return trio.run(partial(engine.execute_awaited, request, right="public", reads=reads))
+
+
 class World:
     """An engine, and what it reads."""
 
@@ -83,7 +105,7 @@ class World:
         self, query: str, variables: dict[str, Any] | None = None, operation_name: str | None = None
     ) -> GraphQLAnswer:
         request = GraphQLRequest(query=query, variables=variables, operation_name=operation_name)
-        return self.engine.execute(request, right="public")
+        return answered(self.engine, self.store, request)
 
     def data(self, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
         """The data of a query that must succeed."""

@@ -103,6 +103,7 @@ def test_an_error_does_not_hide_the_fields_beside_it() -> None:
     assert answer.body["data"] == {"bad": None, "good": {"name": "a"}}
 
 
+@pytest.mark.parametrize("kind", ["embedded"], indirect=True)
 def test_a_failing_resolver_is_internal_without_details_and_its_path_is_of_strings() -> None:
     world = shop()
     world.store.failure = RuntimeError("secret detail")

@@ -6,13 +6,19 @@ from urllib.parse import urlencode
 
 import pytest
 
-from segmentd.http.exchange import Answer
+from segmentd.domain.refusals import StoreUnavailable
+from segmentd.http.exchange import Answer, Request
 from tests.http.world import PRIVATE, PUBLIC, World, definition, event, header, read
 
 JSON = "application/json"
 RESPONSE = "application/graphql-response+json"
 QUERY = """query ($id: String, $subset: [String]) {
   customer(fs_user_id: $id) { audiences(subset: $subset) { edges { node { name state } } } } }"""
+
+
+@pytest.fixture(params=[False, True], ids=["embedded", "awaited"])
+def world(request: pytest.FixtureRequest) -> World:
+    return World(is_awaited=request.param)
 
 
 async def post(world: World, parameters: Any, **headers: str) -> Answer:
@@ -56,6 +62,31 @@ async def test_the_answer_has_the_type_that_the_client_wants_most(
     answer = await post(world, {"query": "{ __typename }"}, **headers)
     assert answer.status == 200
     assert header(answer, "content-type") == f"{expected}; charset=utf-8"
+
+
+async def test_a_store_that_cannot_be_reached_is_503_with_the_time_to_wait() -> None:
+    world = World(is_awaited=True)
+    await world.ask("PUT", "/v3/segments/gold", PRIVATE, json.dumps(definition()).encode())
+    world.fake.refusal = StoreUnavailable("The cluster is away.", 3)
+    variables = json.dumps({"id": "u-17"})
+    for answer in (
+        await post(world, {"query": QUERY, "variables": {"id": "u-17"}}),
+        await get(world, query=QUERY, variables=variables),
+    ):
+        assert (answer.status, header(answer, "retry-after")) == (503, "3")
+        assert "cluster is away" in read(answer)["errors"][0]["message"]
+        assert "data" not in read(answer)
+    world.fake.refusal = None
+    assert (await post(world, {"query": QUERY, "variables": {"id": "u-17"}})).status == 200
+
+
+async def test_only_a_store_in_this_process_is_asked_without_a_task() -> None:
+    body = json.dumps({"query": QUERY, "variables": {"id": "u-17"}}).encode()
+    for is_awaited in (False, True):
+        edge = World(is_awaited=is_awaited).app.edge
+        request = Request("POST", "/v3/graphql", "", {**PUBLIC, "content-type": JSON}, body)
+        answer = edge.answer_at_once(request, edge.find("/v3/graphql"), lambda _: None)
+        assert (answer is None) == is_awaited
 
 
 async def test_a_type_that_is_not_offered_is_406(world: World) -> None:

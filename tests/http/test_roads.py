@@ -25,11 +25,11 @@ class Roads(NamedTuple):
     main: Served
 
 
-@pytest.fixture
-async def roads(nursery: trio.Nursery) -> AsyncIterator[Roads]:
+@pytest.fixture(params=[False, True], ids=["embedded", "awaited"])
+async def roads(request: pytest.FixtureRequest, nursery: trio.Nursery) -> AsyncIterator[Roads]:
     both = []
     for lane in (True, False):
-        world = World(settings_with(server=ServerSettings(lane=lane)))
+        world = World(settings_with(server=ServerSettings(lane=lane)), is_awaited=request.param)
         await world.catalog.put("gold", SegmentDefinition("audience_1", "", {}), None)
         both.append(await start(world, nursery))
     yield Roads(*both)

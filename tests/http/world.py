@@ -15,6 +15,7 @@ from segmentd.domain.membership import is_qualified
 from segmentd.domain.refusals import Refusal
 from segmentd.domain.segments import Segment, SegmentDefinition, SegmentTable
 from segmentd.graphql.engine import GraphQLEngine
+from segmentd.graphql.gathering import AwaitedReads
 from segmentd.http.app import App, Insight, build_app
 from segmentd.http.auth import Keyring
 from segmentd.http.exchange import Answer, Request
@@ -29,7 +30,9 @@ from segmentd.runtime.seam import DeletesAudiences, MembersReader, StoreStats
 from segmentd.runtime.wholelists import WholeLists
 from segmentd.settings import KeySettings, PassthroughSettings, Settings
 from segmentd.telemetry import Telemetry
+from tests.awaited import AwaitedFake
 
+RETRY_AFTER_SECONDS = 7
 NOW_SECONDS = 1_795_447_360.45  # 2026-11-23T15:22:40.450Z
 PUBLIC = {"x-api-key": "test-public"}
 PRIVATE = {"x-api-key": "test-private"}
@@ -76,7 +79,7 @@ class MemoryStore:
     def lookup(self, key: bytes, audiences: Sequence[str]) -> list[int | None]:
         return [self.memberships.get((key, audience)) for audience in audiences]
 
-    def memberships_of(self, key: bytes) -> dict[str, int]:
+    async def memberships_of(self, key: bytes) -> dict[str, int]:
         return {audience: v for (other, audience), v in self.memberships.items() if other == key}
 
     def size(self, audience: str) -> int:
@@ -160,16 +163,23 @@ class UnsettledReader:
         await trio.lowlevel.checkpoint()
 
 
+async def _no_sizes() -> dict[str, int]:
+    return {}
+
+
 class World:
     """An app and all that it stands on."""
 
-    def __init__(self, settings: Settings | None = None, store: Any = None) -> None:
-        """store: a real one, in the place of the memory's."""
+    def __init__(self, settings: Settings | None = None, store: Any = None, *, is_awaited: bool = False) -> None:
+        """store: a real one, in the place of the memory's. is_awaited: queries have to wait for it."""
         self.settings = settings or settings_with()
         self.store: Any = store or MemoryStore()
         self.catalog = MemoryCatalog(self.settings.limits.segments_max)
         self.schema = schema_of(self.settings)
-        self.engine = GraphQLEngine(self.store, self.catalog, self.schema, self.settings.graphql)
+        # None of what is awaited may find another way.
+        at_hand = None if is_awaited else self.store
+        self.engine = GraphQLEngine(at_hand, self.catalog, self.schema, self.settings.graphql)
+        self.fake = AwaitedFake(self.store)
         self.readiness = Readiness(self.settings.runtime.retry_after_seconds, self.store.failure)
         self.telemetry = Telemetry()
         self.telemetry.watch_plans(lambda: self.engine.answered_by_plans)
@@ -192,14 +202,14 @@ class World:
             readiness=self.readiness,
             telemetry=self.telemetry,
             insight=self._insight(),
+            awaited=AwaitedReads(self.fake, None, RETRY_AFTER_SECONDS) if is_awaited else None,
             clock=lambda: self.now_seconds,
         )
         self.readiness.ready()
 
     def _insight(self) -> Insight:
-        history = History(self.settings.console, partial(counts_of, self.telemetry), dict)
-        of_key = self.store.memberships_of if isinstance(self.store, MemoryStore) else self.store.memberships
-        return Insight(of_key, self.store.stats, RememberingObserver(self.telemetry), history)
+        history = History(self.settings.console, partial(counts_of, self.telemetry), _no_sizes)
+        return Insight(self.store.memberships_of, self.store.stats, RememberingObserver(self.telemetry), history)
 
     async def ask(
         self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b""
