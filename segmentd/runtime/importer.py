@@ -23,11 +23,10 @@ from segmentd.domain.importjob import ImportJob, State
 from segmentd.domain.membership import v_of
 from segmentd.domain.refusals import LimitReached
 from segmentd.domain.wholelist import share_too_large
-from segmentd.runtime.children import ChildDiedError, child
 from segmentd.runtime.importjobs import ImportJobs
-from segmentd.runtime.wholelists import WholeLists
+from segmentd.runtime.liststore import AudienceGoneError, Compared, ListStore, WholeList
 from segmentd.storage.failpoints import hit
-from segmentd.storage.importscan import ScanArguments, ScanReport, swept_key
+from segmentd.storage.importscan import swept_key
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -36,11 +35,8 @@ _SLICES_READ: Final = 8
 _SLICES_AHEAD: Final = 2
 """One is committed while the next one is prepared."""
 _SAVE_SECONDS: Final = 0.5
-_RETRY_SECONDS_FIRST: Final = 0.2
-_RETRY_SECONDS_MAX: Final = 30.0
 # Where each phase begins on the way from 0 to 1; writing the listed ones is nearly all of it.
 _CHECKED, _QUALIFIED, _RAISED = 0.05, 0.85, 0.9
-_DELETED: Final = "The audience was deleted meanwhile."
 
 T = TypeVar("T")
 
@@ -55,15 +51,13 @@ class Importer:
     def __init__(
         self,
         jobs: ImportJobs,
-        lists: WholeLists,
+        lists: ListStore,
         *,
-        index_map_bytes: int,
         slice_changes: int,
         rejected_share_max: float,
     ) -> None:
         self._jobs = jobs
         self._lists = lists
-        self._index_map_bytes = index_map_bytes
         self._slice_changes = slice_changes
         self._rejected_share_max = rejected_share_max
         self._cancellable: tuple[str, trio.CancelScope] | None = None
@@ -92,7 +86,7 @@ class Importer:
             if job.phase in {"checking", "qualifying"} and not await self._up_to_the_floor(job):
                 return
             await self._from_the_floor_on(job)
-        except (NotDoneError, LimitReached) as ending:
+        except (NotDoneError, AudienceGoneError, LimitReached) as ending:
             await self._end(job, "failed", str(ending))
         except OSError as error:
             # The list itself cannot be read any more, so there is nothing to go on with.
@@ -116,7 +110,7 @@ class Importer:
         return not job.is_ended
 
     async def _from_the_floor_on(self, job: ImportJob) -> None:
-        number = self._number(job)
+        number = await self._number(job)
         if job.phase != "sweeping":
             job.phase, job.progress = "raising", _QUALIFIED
             await self._jobs.save(job)
@@ -125,7 +119,7 @@ class Importer:
             job.phase, job.progress = "sweeping", _RAISED
             await self._jobs.save(job)
         await self._sweep(job, number)
-        self._require_number(job, number)
+        await self._require_number(job, number)
         await self._end(job, "completed")
 
     async def _check(self, job: ImportJob) -> None:
@@ -137,13 +131,14 @@ class Importer:
             )
         if not job.distinct:
             raise NotDoneError("All of its rows are rejected; an empty list never empties an audience.")
-        if self._lists.floor(job.audience_id) > v_of(job.as_of_ms, True):
+        if await self._lists.floor(job.audience_id) > v_of(job.as_of_ms, True):
             await self._end(job, "completed", "Superseded by a later import or deletion; nothing was changed.")
             return
-        number = self._lists.number(job.audience_id)
-        found = ScanReport() if number is None else await self._scan(job, number, None)
+        number = await self._lists.number(job.audience_id)
+        found = Compared()
         if number is not None:
-            self._require_number(job, number)
+            found = await self._lists.compare(self._list(job, number), None)
+            await self._require_number(job, number)
         if not job.force and share_too_large(found.outdated, found.members, job.max_shrink):
             raise NotDoneError(
                 f"It would disqualify {found.outdated} of {found.members} members, more than max_shrink ="
@@ -155,14 +150,13 @@ class Importer:
 
     async def _qualify(self, job: ImportJob) -> bool:
         """Qualify the listed ones from the cursor on; True when all are visible. Raises LimitReached."""
-        number = self._numbered(job)
-        path = self._jobs.folder.staged(job.id)
-        size = path.stat().st_size
+        listed = self._list(job, await self._numbered(job))
+        size = listed.staged.stat().st_size
         saved = trio.current_time()
-        with path.open("rb", 1 << 18) as staged:
+        with listed.staged.open("rb", 1 << 18) as staged:
             staged.seek(job.cursor)
             while lines := await _read_lines(staged, self._slice_changes * _SLICES_READ):
-                await self._qualify_some(job, lines, number)
+                await self._qualify_some(job, lines, listed)
                 job.cursor += sum(map(len, lines))
                 job.progress = _CHECKED + (_QUALIFIED - _CHECKED) * job.cursor / size
                 if trio.current_time() - saved > _SAVE_SECONDS:
@@ -173,7 +167,7 @@ class Importer:
             await self._end(job, "completed", "Dry run; nothing was changed.")
         return True
 
-    async def _qualify_some(self, job: ImportJob, lines: list[bytes], number: int | None) -> None:
+    async def _qualify_some(self, job: ImportJob, lines: list[bytes], listed: WholeList) -> None:
         """Returns when all of them are visible."""
         prefix = bytes([job.kind_number])
         ahead = trio.CapacityLimiter(_SLICES_AHEAD)
@@ -181,12 +175,7 @@ class Importer:
         async def write(some: list[bytes]) -> None:
             async with ahead:
                 keys = [prefix + line[:-1] for line in some]
-                words, qualified = await self._lists.listed(keys, number, job.as_of_ms)
-                if number is not None:
-                    self._require_number(job, number)
-                if words and not job.dry_run:
-                    await self._lists.write(words, job.created_ms)
-                    hit("import_qualifying")
+                qualified = await self._lists.qualify(listed, keys, dry_run=job.dry_run)
                 job.qualified += qualified
                 job.unchanged += len(keys) - qualified
 
@@ -194,51 +183,24 @@ class Importer:
 
     async def _sweep(self, job: ImportJob, number: int) -> None:
         """Disqualify members that are not listed and older than the import."""
+        listed = self._list(job, number)
         if job.sweep is None:
             name = f"sweep-{time.time_ns():x}"
-            found = await self._scan(job, number, name)
+            found = await self._lists.compare(listed, self._jobs.folder.sweep(job.id, name))
             job.sweep, job.to_sweep = name, found.outdated
             await self._jobs.save(job)
         # From its beginning, also after a crash: those that were swept are told from the others, and counted.
         job.disqualified = done = 0
         with self._jobs.folder.sweep(job.id, job.sweep).open("rb", 1 << 18) as sweep:
             while lines := await _read_lines(sweep, self._slice_changes):
-                self._require_number(job, number)
-                words, swept = self._lists.outdated([swept_key(line) for line in lines], number, job.as_of_ms)
-                if words:
-                    await self._lists.write(words, job.created_ms)
-                    hit("import_sweeping")
-                job.disqualified += swept
+                job.disqualified += await self._lists.disqualify(listed, [swept_key(line) for line in lines])
                 done += len(lines)
                 job.progress = _RAISED + (1 - _RAISED) * done / job.to_sweep
                 await trio.lowlevel.checkpoint()
 
-    async def _scan(self, job: ImportJob, number: int, output: str | None) -> ScanReport:
-        """Compare list and members as they are now, however often it takes."""
-        await self._lists.barrier()
-        pause = _RETRY_SECONDS_FIRST
-        while True:
-            # Anew each time: the index may have moved.
-            arguments = ScanArguments(
-                index=str(self._lists.index_path()),
-                index_map_bytes=self._index_map_bytes,
-                audience=number,
-                staged=str(self._jobs.folder.staged(job.id)),
-                kind_number=job.kind_number,
-                v_floor=v_of(job.as_of_ms, True),
-                output=output and str(self._jobs.folder.sweep(job.id, output)),
-            )
-            try:
-                async with child("segmentd.storage.importscan", arguments) as scanner:
-                    report = await scanner.answer(ScanReport)
-                if report.error is None:
-                    return report
-                reason = report.error
-            except ChildDiedError as error:
-                reason = str(error)
-            log.error("comparing a list with its members failed; trying again", job=job.id, reason=reason)
-            await trio.sleep(pause)
-            pause = min(pause * 2, _RETRY_SECONDS_MAX)
+    def _list(self, job: ImportJob, number: int | None) -> WholeList:
+        staged = self._jobs.folder.staged(job.id)
+        return WholeList(job.audience_id, number, job.as_of_ms, job.created_ms, job.kind_number, staged)
 
     async def _end(self, job: ImportJob, state: State, reason: str | None = None) -> None:
         job.state, job.reason, job.finished_ms = state, reason, _now_ms()
@@ -248,26 +210,30 @@ class Importer:
         with trio.CancelScope(shield=True):
             await self._jobs.save(job)
 
-    def _number(self, job: ImportJob) -> int:
-        number = self._lists.number(job.audience_id)
+    async def _number(self, job: ImportJob) -> int:
+        number = await self._lists.number(job.audience_id)
         if number is None or job.audience_number not in {None, number}:
-            raise NotDoneError(_DELETED)
+            raise AudienceGoneError
         return number
 
-    def _numbered(self, job: ImportJob) -> int | None:
-        """The audience's number, which must stay; None for a dry run without one. Raises NotDoneError, LimitReached."""
+    async def _numbered(self, job: ImportJob) -> int | None:
+        """The audience's number, which must stay; None for a dry run without one.
+
+        Raises AudienceGoneError, LimitReached.
+        """
         if job.cursor:
-            return None if job.dry_run and job.audience_number is None else self._number(job)
+            return None if job.dry_run and job.audience_number is None else await self._number(job)
         # From the beginning, so a number that a crash took away before anything was written is no matter.
-        number = self._lists.number(job.audience_id) if job.dry_run else self._lists.numbered(job.audience_id)
-        if self._lists.floor(job.audience_id) > v_of(job.as_of_ms, True):
-            raise NotDoneError(_DELETED)
+        lists, audience_id = self._lists, job.audience_id
+        number = await (lists.number(audience_id) if job.dry_run else lists.numbered(audience_id))
+        if await lists.floor(audience_id) > v_of(job.as_of_ms, True):
+            raise AudienceGoneError
         job.audience_number, job.qualified, job.unchanged = number, 0, 0
         return number
 
-    def _require_number(self, job: ImportJob, number: int) -> None:
-        if self._number(job) != number:
-            raise NotDoneError(_DELETED)
+    async def _require_number(self, job: ImportJob, number: int) -> None:
+        if await self._number(job) != number:
+            raise AudienceGoneError
 
 
 async def _read_lines(file: BinaryIO, count: int) -> list[bytes]:
@@ -285,7 +251,7 @@ async def _all(act: Callable[[T], Awaitable[None]], each: Iterator[T]) -> None:
     async def one(work: T) -> None:
         try:
             await act(work)
-        except (NotDoneError, LimitReached) as error:
+        except (AudienceGoneError, LimitReached) as error:
             failed.append(error)
 
     async with trio.open_nursery() as nursery:

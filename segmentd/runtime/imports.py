@@ -15,7 +15,7 @@ from segmentd.runtime.importfolder import WatchedFolder
 from segmentd.runtime.importjobs import ImportJobs
 from segmentd.runtime.importsources import Importing
 from segmentd.runtime.importuploads import ImportUploads
-from segmentd.runtime.wholelists import WholeLists
+from segmentd.runtime.liststore import ListStore
 from segmentd.settings import ImportsSettings, Settings
 from segmentd.storage.importjobs import JobFolder
 
@@ -40,7 +40,7 @@ class Imports:
         self,
         settings: Settings,
         schema: IdentifierSchema,
-        lists: WholeLists,
+        lists: ListStore,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -64,7 +64,6 @@ class Imports:
         self.importer = Importer(
             self.jobs,
             lists,
-            index_map_bytes=settings.storage.index_map_bytes,
             slice_changes=imports.slice_changes,
             rejected_share_max=imports.rejected_share_max,
         )

@@ -118,8 +118,7 @@ class LocalStore:
             journal=self._journal,
             checkpointing=self.checkpointing,
             index_path=lambda: self._index.path,
-            # Twice what begins a fold: imports keep the checkpointer busy, and leave the rest of the room to events.
-            journal_bytes_max=2 * self._storage.checkpoint_journal_bytes,
+            storage=self._storage,
         )
 
     def recover(self) -> Recovered:

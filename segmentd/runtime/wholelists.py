@@ -1,4 +1,5 @@
-"""What an import does to the store, one slice at a time, through the same committer, journal and shards as events.
+"""What an import does to the embedded store, one slice at a time, through the same committer, journal and shards as
+events. Implements `segmentd.runtime.liststore.ListStore`.
 
 An import as of T decides about every identifier: the listed ones are qualified at T, and for all others every
 qualification from before T is void. So it has two writes besides the floor (`segmentd.domain.gate`): `v = 2T` for the
@@ -21,8 +22,13 @@ from segmentd.domain.refusals import Overloaded, ShuttingDown, StoreUnavailable
 from segmentd.domain.shard import Word
 from segmentd.runtime.audiences import AudienceTable
 from segmentd.runtime.checkpointing import Checkpointing
+from segmentd.runtime.children import ChildDiedError, child
 from segmentd.runtime.committer import Committer, Write
+from segmentd.runtime.liststore import AudienceGoneError, Compared, WholeList
 from segmentd.runtime.router import Router
+from segmentd.settings import StorageSettings
+from segmentd.storage.failpoints import hit
+from segmentd.storage.importscan import ScanArguments, ScanReport
 from segmentd.storage.journal import Journal
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -33,6 +39,8 @@ _KEYS_AT_ONCE = 250
 """Looked up before queries get their turn; a fraction of a millisecond."""
 _PAUSE_SECONDS = 0.05
 _PAUSE_UNAVAILABLE_SECONDS = 1.0
+_RETRY_SECONDS_FIRST = 0.2
+_RETRY_SECONDS_MAX = 30.0
 _OUTCOME_SECONDS_MAX = 10.0
 """A commit is answered in milliseconds; a committer that died by a defect never answers."""
 
@@ -51,12 +59,9 @@ class WholeLists:
         journal: Journal,
         checkpointing: Checkpointing,
         index_path: Callable[[], Path],
-        journal_bytes_max: int,
+        storage: StorageSettings,
     ) -> None:
-        """packed_of: the words of a key in memory. index_path: the folder of the index now; a scrub moves it.
-
-        journal_bytes_max: beyond it an import waits until the journal is folded.
-        """
+        """packed_of: the words of a key in memory. index_path: the folder of the index now; a scrub moves it."""
         self._packed_of = packed_of
         self._audiences = audiences
         self._gate = gate
@@ -64,24 +69,88 @@ class WholeLists:
         self._router = router
         self._journal = journal
         self._checkpointing = checkpointing
-        self.index_path = index_path
-        self._journal_bytes_max = journal_bytes_max
+        self._index_path = index_path
+        self._index_map_bytes = storage.index_map_bytes
+        # Beyond twice what begins a fold an import waits until the journal is folded: so imports keep the checkpointer
+        # busy, and leave the rest of the room to events.
+        self._journal_bytes_max = 2 * storage.checkpoint_journal_bytes
         self._unfolded = 0
         """Changes since a fold was asked for."""
 
-    def number(self, audience_id: str) -> int | None:
-        """The number of an audience now; it changes when the audience is deleted and comes up again."""
+    async def number(self, audience_id: str) -> int | None:
+        """See ListStore."""
         return self._audiences.number(audience_id)
 
-    def numbered(self, audience_id: str) -> int:
-        """The same, given if it has none. Raises LimitReached."""
+    async def numbered(self, audience_id: str) -> int:
+        """See ListStore."""
         return self._audiences.words([(b"", audience_id, 0)])[0][1] >> V_BITS
 
-    def floor(self, audience_id: str) -> int:
-        """Qualifications below it are void: the `v` of the latest import, or of the audience's deletion."""
+    async def floor(self, audience_id: str) -> int:
+        """See ListStore."""
         number = self._audiences.number(audience_id)
         floor = 0 if number is None else self._gate.floors.get(number, 0)
         return max(floor, self._audiences.inherited_floor(audience_id))
+
+    async def compare(self, listed: WholeList, output: Path | None) -> Compared:
+        """See ListStore."""
+        await self.barrier()
+        pause = _RETRY_SECONDS_FIRST
+        while True:
+            report = await self._scanned(listed, output)
+            if report.error is None:
+                return Compared(report.members, report.outdated)
+            log.error(
+                "comparing a list with its members failed; trying again",
+                audience=listed.audience_id,
+                reason=report.error,
+            )
+            await trio.sleep(pause)
+            pause = min(pause * 2, _RETRY_SECONDS_MAX)
+
+    async def _scanned(self, listed: WholeList, output: Path | None) -> ScanReport:
+        """What a child finds that walks along both."""
+        assert listed.number is not None  # noqa: S101  # an audience without a number has nobody to compare
+        arguments = ScanArguments(
+            # Anew each time: the index may have moved.
+            index=str(self._index_path()),
+            index_map_bytes=self._index_map_bytes,
+            audience=listed.number,
+            staged=str(listed.staged),
+            kind_number=listed.kind_number,
+            v_floor=v_of(listed.as_of_ms, True),
+            output=None if output is None else str(output),
+        )
+        try:
+            async with child("segmentd.storage.importscan", arguments) as scanner:
+                return await scanner.answer(ScanReport)
+        except ChildDiedError as error:
+            return ScanReport(error=str(error))
+
+    async def qualify(self, listed: WholeList, keys: Sequence[bytes], *, dry_run: bool) -> int:
+        """See ListStore."""
+        words, qualified = await self.listed(keys, listed.number, listed.as_of_ms)
+        if listed.number is not None:
+            self._require(listed)
+        if words and not dry_run:
+            await self.write(words, listed.taken_ms)
+            hit("import_qualifying")
+        return qualified
+
+    async def disqualify(self, listed: WholeList, keys: Sequence[bytes]) -> int:
+        """See ListStore."""
+        number = self._require(listed)
+        words, swept = self.outdated(keys, number, listed.as_of_ms)
+        if words:
+            await self.write(words, listed.taken_ms)
+            hit("import_sweeping")
+        return swept
+
+    def _require(self, listed: WholeList) -> int:
+        """The number of the list's audience, which is what it was. Raises AudienceGoneError."""
+        number = self._audiences.number(listed.audience_id)
+        if number is None or number != listed.number:
+            raise AudienceGoneError
+        return number
 
     async def listed(self, keys: Sequence[bytes], number: int | None, as_of_ms: int) -> tuple[list[Word], int]:
         """(what it takes to have `keys` qualified at `as_of_ms`, how many of them become members).
@@ -137,7 +206,7 @@ class WholeLists:
             self._checkpointing.wake()
 
     async def raise_floor(self, number: int, as_of_ms: int) -> None:
-        """Void qualifications from before `as_of_ms` from now on; when it returns, older ones are visible."""
+        """See ListStore."""
         floor = (number, v_of(as_of_ms, True))
         await self._commit(lambda: Write(floors=[floor]))
         # What was committed before the floor may still be on its way into the shards.

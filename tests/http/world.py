@@ -24,10 +24,10 @@ from segmentd.http.traffic import counts_of
 from segmentd.runtime.forgetting import Forgetting
 from segmentd.runtime.history import History
 from segmentd.runtime.imports import Imports
+from segmentd.runtime.liststore import ListStore
 from segmentd.runtime.mailbox import Reply
 from segmentd.runtime.observing import RememberingObserver
 from segmentd.runtime.seam import DeletesAudiences, MembersReader, StoreStats
-from segmentd.runtime.wholelists import WholeLists
 from segmentd.settings import KeySettings, PassthroughSettings, Settings
 from segmentd.telemetry import Telemetry
 from tests.awaited import AwaitedFake
@@ -193,7 +193,7 @@ class World:
             store=self.store,
             catalog=self.catalog,
             # Its routes, without anything behind them: what imports do is shown with a real server.
-            imports=Imports(self.settings, self.schema, cast(WholeLists, None)),
+            imports=Imports(self.settings, self.schema, cast(ListStore, None)),
             reader=self.reader,
             deletes=cast(DeletesAudiences, None),
             forgetting=cast(Forgetting, None),

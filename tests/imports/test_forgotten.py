@@ -8,6 +8,7 @@ import pytest
 from tests.imports.test_interrupted import Gate
 from tests.imports.test_model import KIND, PEOPLE, SCHEMA, decide, members, running, send
 
+pytestmark = pytest.mark.usefixtures("kind")
 AHEAD_MS = 600_000
 
 

@@ -17,6 +17,8 @@ from segmentd.runtime import importer, importuploads
 from segmentd.runtime.imports import Imports
 from tests.imports.test_model import KIND, PEOPLE, SCHEMA, decide, members, running, send
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 
 class Gate:
     """Holds a call of the store's back. passes: how many calls go through before."""
@@ -148,7 +150,7 @@ async def test_a_job_that_goes_on_under_another_number_of_its_audience_fails(
         gate = Gate(monkeypatch, store.lists, "raise_floor", 0)
         job = await send(imports, PEOPLE[:4], 5)
         await gate.reached.wait()
-        assert job.audience_number == store.lists.number("a")
+        assert job.audience_number == await store.lists.number("a")
         await store.delete_audience("a", 10)
         await decide(store, "p5", 20, True)
     async with running(tmp_path) as (store, imports):

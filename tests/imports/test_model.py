@@ -21,12 +21,23 @@ from segmentd.runtime.imports import Imports
 from segmentd.runtime.importuploads import ImportWish
 from segmentd.runtime.store import LocalStore
 from segmentd.settings import ImportsSettings, LimitsSettings, Settings, StorageSettings
+from tests.imports.awaited import AwaitedLists
 from tests.runtime.world import MAP_BYTES, Unobserved, data_folder
 
+pytestmark = pytest.mark.usefixtures("kind")
 KIND = IdentifierKind("fs_user_id", Confidence.HIGH, 0)
 SCHEMA = IdentifierSchema([KIND])
 PEOPLE = [f"p{number}" for number in range(6)]
 LATEST = 9
+
+
+class Lists:
+    """How lists come into the store now."""
+
+    are_awaited = False
+
+
+LISTS = Lists()
 
 
 def settings_of(data: Path) -> Settings:
@@ -46,7 +57,7 @@ async def running(data: Path) -> AsyncIterator[tuple[LocalStore, Imports]]:
     )
     store.recover()
     store.kind_numbers([KIND.name])
-    imports = Imports(settings, SCHEMA, store.lists)
+    imports = Imports(settings, SCHEMA, AwaitedLists(store) if LISTS.are_awaited else store.lists)
     await imports.load()
     async with trio.open_nursery() as stores:
         await stores.start(store.run)
@@ -142,7 +153,7 @@ async def test_the_same_list_once_more_changes_nothing(tmp_path: Path) -> None:
         await imports.jobs.settled()
         assert (again.state, again.qualified, again.unchanged, again.disqualified) == ("completed", 0, 4, 0)
         keys = [SCHEMA.key(KIND, person) for person in PEOPLE[:4]]
-        words, _ = await store.lists.listed(keys, store.lists.number("a"), 5)
+        words, _ = await store.lists.listed(keys, await store.lists.number("a"), 5)
         assert words == [], "there is nothing to write"
 
 
