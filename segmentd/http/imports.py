@@ -22,6 +22,7 @@ from segmentd.http.exchange import Answer, Request, json_answer
 from segmentd.http.negotiation import content_type
 from segmentd.runtime.importer import Importer
 from segmentd.runtime.importjobs import ImportJobs
+from segmentd.runtime.importmirror import JobElsewhere
 from segmentd.runtime.importuploads import ImportUploads, ImportWish
 
 FORMS: Final[dict[str, Form]] = {
@@ -84,22 +85,24 @@ class ImportsApi:
         return json_answer(200, {"imports": [shown(job) for job in page], "cursor": page[-1].id if more else None})
 
     async def get(self, request: Request) -> Answer:
-        """200 with the job; 404."""
-        return json_answer(200, shown(self._job(request)))
+        """200 with the job, of whichever node; 404."""
+        job_id = request.params["import_id"]
+        job = self._jobs.get(job_id)
+        if job is None and (elsewhere := await self._jobs.elsewhere(job_id)) is not None:
+            job = elsewhere.job
+        return json_answer(200, shown(_found(job)))
 
     async def cancel(self, request: Request) -> Answer:
-        """200 with the job, which is cancelled; 409 if it is too late; 404."""
-        job = self._job(request)
+        """200 with the job, which is cancelled; 409 if it is too late, or runs on another node; 404."""
+        job_id = request.params["import_id"]
+        job = self._jobs.get(job_id)
+        if job is None and (elsewhere := await self._jobs.elsewhere(job_id)) is not None:
+            return _cancelled_elsewhere(elsewhere)
+        job = _found(job)
         if not await self._importer.cancel(job):
             state = job.state if job.is_ended else "past the point where it could be cancelled, and goes through"
             raise Conflict(f"The import is {state}.")
         return json_answer(200, shown(job))
-
-    def _job(self, request: Request) -> ImportJob:
-        job = self._jobs.get(request.params["import_id"])
-        if job is None:
-            raise NoSuchImport("Import not found.")
-        return job
 
     def _wish(self, request: Request) -> ImportWish:
         audience_id = self._audience_id(request.params["audience_id"])
@@ -139,6 +142,22 @@ class ImportsApi:
         if not is_past(as_of_ms, int(self._clock() * 1000) + self._rules.future_ms_max):
             raise InvalidRequest("as_of", "`as_of` is in the future; it must be in seconds since 1970.")
         return as_of_ms
+
+
+def _found(job: ImportJob | None) -> ImportJob:
+    if job is None:
+        raise NoSuchImport("Import not found.")
+    return job
+
+
+def _cancelled_elsewhere(elsewhere: JobElsewhere) -> Answer:
+    """The answer to whoever wants to cancel a job of another node. Raises Conflict."""
+    job = elsewhere.job
+    if not job.is_ended:
+        raise Conflict(f"The import runs on another node, {elsewhere.node}; it can be cancelled there.")
+    if job.state != "cancelled":
+        raise Conflict(f"The import is {job.state}.")
+    return json_answer(200, shown(job))
 
 
 def shown(job: ImportJob) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""All import jobs: in memory for whoever asks, on disk for the next start.
+"""All import jobs: in memory for whoever asks, on disk for the next start; with a mirror those of other nodes too.
 
-Owns their order (what has begun is ended first, then the oldest), their number, and waiting for one to end. Never
-changes a job itself.
+Owns their order (what has begun is ended first, then the oldest), their number, and waiting for one to end. Whoever
+looks sees all; what runs, waits, ends and is counted is of this node. Never changes a job itself.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 
 import msgspec
 import structlog
@@ -13,6 +13,7 @@ import trio
 from segmentd.domain.importjob import ImportJob
 from segmentd.domain.membership import v_of
 from segmentd.domain.refusals import Overloaded
+from segmentd.runtime.importmirror import JobElsewhere, JobMirror, Mirrored
 from segmentd.storage.importjobs import JobFolder
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -23,12 +24,22 @@ _RETRY_SECONDS = 1.0
 class ImportJobs:
     """Plain calls on the loop's thread; what writes waits."""
 
-    def __init__(self, folder: JobFolder, *, waiting_max: int, kept_max: int, retry_after_seconds: int) -> None:
+    def __init__(
+        self,
+        folder: JobFolder,
+        *,
+        waiting_max: int,
+        kept_max: int,
+        retry_after_seconds: int,
+        mirror: JobMirror | None = None,
+    ) -> None:
+        """mirror: of the jobs of all nodes, None where there is one node."""
         self.folder = folder
         self._waiting_max = waiting_max
         self._kept_max = kept_max
         self._retry_after_seconds = retry_after_seconds
         self._jobs: dict[str, ImportJob] = {}
+        self.mirrored = None if mirror is None else Mirrored(mirror, self._jobs)
         self._changed = trio.Condition()
         self._ending: set[str] = set()
         """Jobs that have ended, and a crash would have them run again: it is not on disk yet."""
@@ -39,24 +50,32 @@ class ImportJobs:
 
     def load(self) -> None:
         """Take over the jobs of the folder, once, before everything else. Blocking. Raises OSError."""
-        self._jobs = {job.id: job for job in self.folder.load()}
+        for job in self.folder.load():
+            self._jobs[job.id] = job
+            self._changed_here(job.id)
 
     def get(self, job_id: str) -> ImportJob | None:
-        """The job, None if there is none."""
+        """The job of this node, None if there is none."""
         return self._jobs.get(job_id)
 
+    async def elsewhere(self, job_id: str) -> JobElsewhere | None:
+        """The job of another node, None if there is none. Raises StoreUnavailable, Overloaded."""
+        return None if self.mirrored is None else await self.mirrored.find(job_id)
+
+    def _everywhere(self) -> Mapping[str, ImportJob]:
+        return self._jobs if self.mirrored is None else self.mirrored.jobs()
+
+    def _changed_here(self, job_id: str) -> None:
+        if self.mirrored is not None:
+            self.mirrored.changed(job_id)
+
     def newest_first(self, before: str | None = None, audience_id: str | None = None) -> Iterator[ImportJob]:
-        """All jobs; those older than `before` (a job id), those of one audience."""
-        return (
-            self._jobs[job_id]
-            for job_id in sorted(self._jobs, reverse=True)
-            if (before is None or job_id < before)
-            and (audience_id is None or self._jobs[job_id].audience_id == audience_id)
-        )
+        """All jobs of all nodes; those older than `before` (a job id), those of one audience."""
+        return _newest_first(self._everywhere(), before, audience_id)
 
     def of_source(self, source: str) -> ImportJob | None:
-        """The newest job that came from `source`."""
-        return next((job for job in self.newest_first() if job.source == source), None)
+        """The newest job of this node that came from `source`."""
+        return next((job for job in _newest_first(self._jobs) if job.source == source), None)
 
     def last_completed(self, audience_id: str) -> ImportJob | None:
         """The import of an audience that says who its members are now: the one with the latest T."""
@@ -73,8 +92,9 @@ class ImportJobs:
     def deciding(self, audience_ids: Container[str]) -> dict[tuple[str, int], str]:
         """(audience, `v`) → the id of the import that gives this `v`, to the listed ones or to all others."""
         found: dict[tuple[str, int], str] = {}
-        for job_id in sorted(self._jobs):
-            job = self._jobs[job_id]
+        jobs = self._everywhere()
+        for job_id in sorted(jobs):
+            job = jobs[job_id]
             if job.audience_id in audience_ids and not job.dry_run and job.phase != "checking":
                 listed = v_of(job.as_of_ms, True)
                 found[job.audience_id, listed] = job.id
@@ -93,6 +113,8 @@ class ImportJobs:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self.folder.write, job.id, encoded)
             self._jobs[job.id] = job
+            if self.mirrored is not None:
+                await self.mirrored.taken(job.id)
             await self._tell()
             await self._prune()
 
@@ -110,6 +132,7 @@ class ImportJobs:
             except OSError as error:
                 log.error("an import job cannot be saved; trying again", job=job.id, reason=str(error))
                 await trio.sleep(_RETRY_SECONDS)
+        self._changed_here(job.id)
         if ended:
             self._ending.discard(job.id)
             self._count(job)
@@ -155,4 +178,15 @@ class ImportJobs:
         gone = [job_id for job_id in sorted(self._jobs) if self._jobs[job_id].is_ended][: max(0, surplus)]
         for job_id in gone:
             del self._jobs[job_id]
+            self._changed_here(job_id)
             await trio.to_thread.run_sync(self.folder.remove, job_id)
+
+
+def _newest_first(
+    jobs: Mapping[str, ImportJob], before: str | None = None, audience_id: str | None = None
+) -> Iterator[ImportJob]:
+    return (
+        jobs[job_id]
+        for job_id in sorted(jobs, reverse=True)
+        if (before is None or job_id < before) and (audience_id is None or jobs[job_id].audience_id == audience_id)
+    )

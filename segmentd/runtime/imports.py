@@ -13,6 +13,7 @@ from segmentd.runtime.importbucket import WatchedBucket, s3_client
 from segmentd.runtime.importer import Importer
 from segmentd.runtime.importfolder import WatchedFolder
 from segmentd.runtime.importjobs import ImportJobs
+from segmentd.runtime.importmirror import JobMirror
 from segmentd.runtime.importsources import Importing
 from segmentd.runtime.importuploads import ImportUploads
 from segmentd.runtime.liststore import ListStore
@@ -42,9 +43,13 @@ class Imports:
         schema: IdentifierSchema,
         lists: ListStore,
         *,
+        mirror: JobMirror | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """clock: seconds since the epoch. Raises BucketUnusableError."""
+        """mirror: of the jobs of all nodes, None where there is one node. clock: seconds since the epoch.
+
+        Raises BucketUnusableError.
+        """
         data, imports = Path(settings.storage.path), settings.imports
         retry_after_seconds = settings.runtime.retry_after_seconds
         self.jobs = ImportJobs(
@@ -52,6 +57,7 @@ class Imports:
             waiting_max=imports.jobs_waiting_max,
             kept_max=imports.jobs_kept_max,
             retry_after_seconds=retry_after_seconds,
+            mirror=mirror,
         )
         self.uploads = ImportUploads(
             self.jobs,
@@ -101,5 +107,7 @@ class Imports:
         """Until cancelled; what is under way then goes on at the next start."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.importer.run)
+            if self.jobs.mirrored is not None:
+                nursery.start_soon(self.jobs.mirrored.run)
             for source in self._sources:
                 nursery.start_soon(source.run)

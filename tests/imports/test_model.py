@@ -7,6 +7,7 @@ decides 2T for the listed, and 2T - 1 (out, just before T) for everybody else.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -17,6 +18,7 @@ from segmentd.domain.identifiers import Confidence, IdentifierKind, IdentifierSc
 from segmentd.domain.importjob import ImportJob
 from segmentd.domain.membership import v_of
 from segmentd.domain.refusals import LimitReached
+from segmentd.runtime.importmirror import JobMirror
 from segmentd.runtime.imports import Imports
 from segmentd.runtime.importuploads import ImportWish
 from segmentd.runtime.store import LocalStore
@@ -40,24 +42,29 @@ class Lists:
 LISTS = Lists()
 
 
-def settings_of(data: Path) -> Settings:
+def settings_of(data: Path, **imports: Any) -> Settings:
     storage = StorageSettings(
         path=str(data), journal_map_bytes=MAP_BYTES, index_map_bytes=MAP_BYTES, journal_bytes_max=MAP_BYTES // 2
     )
-    return Settings(storage=storage, imports=ImportsSettings(slice_changes=2), limits=LimitsSettings(audiences_max=3))
+    return Settings(
+        storage=storage, imports=ImportsSettings(slice_changes=2, **imports), limits=LimitsSettings(audiences_max=3)
+    )
 
 
 @asynccontextmanager
-async def running(data: Path) -> AsyncIterator[tuple[LocalStore, Imports]]:
+async def running(
+    data: Path, mirror: JobMirror | None = None, **imports_settings: Any
+) -> AsyncIterator[tuple[LocalStore, Imports]]:
     """A store and its imports, as after a start; cancelled at the end, as a kill would, at whatever point they are."""
-    settings = settings_of(data)
+    settings = settings_of(data, **imports_settings)
     folder = data_folder(data)
     store = LocalStore(
         folder, storage=settings.storage, runtime=settings.runtime, limits=settings.limits, observer=Unobserved()
     )
     store.recover()
     store.kind_numbers([KIND.name])
-    imports = Imports(settings, SCHEMA, AwaitedLists(store) if LISTS.are_awaited else store.lists)
+    lists = AwaitedLists(store) if LISTS.are_awaited else store.lists
+    imports = Imports(settings, SCHEMA, lists, mirror=mirror)
     await imports.load()
     async with trio.open_nursery() as stores:
         await stores.start(store.run)
