@@ -5,14 +5,13 @@ in every respect; at the first doubt the whole body is read again on the long on
 every event and names everything that is wrong. All or nothing: problems mean that no change leaves this module.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
 
 from segmentd.domain.encoding import require_utf8
-from segmentd.domain.events_examined import ACTIONS, PASSTHROUGH, Change, EventRules, Problems, examine, ts_ms_from
-from segmentd.domain.membership import v_of
+from segmentd.domain.events_examined import ACTIONS, PASSTHROUGH, Change, EventRules, Problems, examine
 from segmentd.domain.refusals import InvalidEvents, MalformedBody, PassthroughDisabled
 
 __all__ = ["Change", "EventRules", "ParsedEvents", "parse_events"]
@@ -29,12 +28,13 @@ class ParsedEvents(msgspec.Struct, frozen=True):
     """Events of other types: accepted, counted, without effect."""
 
 
-class _Data(msgspec.Struct):
+# What holds no cycle is nothing for the garbage collector, which would look at thousands of these for each request.
+class _Data(msgspec.Struct, gc=False):
     audience_id: str = ""
     ts: int | float | None = None
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, gc=False):
     data: _Data
     type: str = ""
     action: str = ""
@@ -91,19 +91,7 @@ def _parse_typed(body: bytes, ndjson: bool, rules: EventRules, now_ms: int) -> P
     else:
         events = [_DECODE_TYPED_ONE.decode(body)]
     _check_count(len(events), rules)
-    changes: list[Change] = []
-    disqualify = 0
-    take_change = changes.append
-    for event in events:
-        if event.type != PASSTHROUGH:
-            if not event.type:
-                raise _DoubtError
-            continue
-        disqualified = ACTIONS.get(event.action)
-        if disqualified is None:
-            raise _DoubtError
-        disqualify += disqualified
-        take_change(_typed_change(event, disqualified, rules, now_ms))
+    changes, disqualify = _typed_changes(events, rules, now_ms)
     return ParsedEvents(
         changes=changes,
         qualify=len(changes) - disqualify,
@@ -112,26 +100,46 @@ def _parse_typed(body: bytes, ndjson: bool, rules: EventRules, now_ms: int) -> P
     )
 
 
-def _typed_change(event: _Event, disqualified: int, rules: EventRules, now_ms: int) -> Change:
-    key = None
-    for name, value in event.identifiers.items():
-        prefix = rules.prefixes.get(name)
-        if prefix is None:
-            raise _DoubtError
-        if prefix:
-            # The short form of IdentifierSchema.key; what is not plainly right is for the other road.
-            if key is not None or not value or not value.isprintable():
+def _typed_changes(events: Iterable[_Event], rules: EventRules, now_ms: int) -> tuple[list[Change], int]:
+    """The changes of those events that ask for one, and how many of them disqualify. Raises _DoubtError.
+
+    One flat loop without calls: this is most of what an upload of hundreds takes.
+    """
+    prefix_of, lower_cased, key_bytes_max = rules.prefixes.get, rules.lower_cased, rules.key_bytes_max
+    action_bit, ts_max = ACTIONS.get, (now_ms + rules.future_ms_max) / 1000
+    known_audiences, is_audience_id = rules.known_audience_ids, rules.is_audience_id
+    disqualify = 0
+    changes: list[Change] = []
+    take_change = changes.append
+    for event in events:
+        if event.type != PASSTHROUGH:
+            if not event.type:
                 raise _DoubtError
-            key = prefix + (value.lower() if name in rules.lower_cased else value).encode()
-    audience_id, ts = event.data.audience_id, event.data.ts
-    if key is None or len(key) > rules.key_bytes_max or not rules.is_audience_id(audience_id):
-        raise _DoubtError
-    if ts is None:
-        return key, audience_id, v_of(now_ms, not disqualified)
-    ts_ms = ts * 1000 if type(ts) is int else ts_ms_from(ts)
-    if ts_ms is None or not 0 <= ts_ms <= now_ms + rules.future_ms_max:
-        raise _DoubtError
-    return key, audience_id, ts_ms * 2 + disqualified
+            continue
+        key = None
+        for name, value in event.identifiers.items():
+            prefix = prefix_of(name)
+            if prefix is None:
+                raise _DoubtError
+            if prefix:
+                # The short form of IdentifierSchema.key; what is not plainly right is for the other road.
+                if key is not None or not value or not value.isprintable():
+                    raise _DoubtError
+                key = prefix + (value.lower() if name in lower_cased else value).encode()
+        disqualified = action_bit(event.action)
+        if key is None or disqualified is None or len(key) > key_bytes_max:
+            raise _DoubtError
+        data = event.data
+        audience_id, ts = data.audience_id, data.ts
+        if audience_id not in known_audiences and not is_audience_id(audience_id):
+            raise _DoubtError
+        ts_ms = now_ms
+        # As ts_ms_from, without its call.
+        if ts is not None and (not 0 <= ts <= ts_max or (ts_ms := round(ts * 1000)) / 1000 != ts):
+            raise _DoubtError
+        take_change((key, audience_id, ts_ms * 2 + disqualified))
+        disqualify += disqualified
+    return changes, disqualify
 
 
 def _parse_examined(body: bytes, ndjson: bool, rules: EventRules, now_ms: int) -> ParsedEvents:

@@ -50,7 +50,8 @@ class EventRules:
         """What a key begins with, by identifier name; empty for identifiers of low confidence."""
         self.key_bytes_max = schema.value_bytes_max + 1
         self.lower_cased = frozenset(name for name, kind in schema.kinds.items() if kind.lower_case)
-        self._audience_ids: set[str] = set()
+        self.known_audience_ids: set[str] = set()
+        """Some of those that `is_audience_id` has found right; only it changes them."""
         self.future_ms_max = future_seconds_max * 1000
         self.events_max = events_max
         self.audience_id_chars_max = audience_id_chars_max
@@ -59,14 +60,14 @@ class EventRules:
 
     def is_audience_id(self, text: str) -> bool:
         """Whether `text` can name an audience."""
-        if text in self._audience_ids:
+        if text in self.known_audience_ids:
             return True
         if len(text) > self.audience_id_chars_max or _AUDIENCE_ID.fullmatch(text) is None:
             return False
         # There are few audiences and many events; the bound is for those who send a new one each time.
-        if len(self._audience_ids) >= _AUDIENCE_IDS_REMEMBERED_MAX:
-            self._audience_ids.clear()
-        self._audience_ids.add(text)
+        if len(self.known_audience_ids) >= _AUDIENCE_IDS_REMEMBERED_MAX:
+            self.known_audience_ids.clear()
+        self.known_audience_ids.add(text)
         return True
 
     def audience_id_problem(self, text: str) -> str | None:
@@ -217,8 +218,10 @@ def ts_ms_from(ts: float) -> int | None:
         return ts * 1000
     if abs(ts) > _SURELY_MILLISECONDS * 1000:
         return _FAR_MS if ts > 0 else -_FAR_MS
-    # Exact: a number with three decimals is the double that is nearest to it, and so is what `round` gives.
-    return round(ts * 1000) if round(ts, 3) == ts else None
+    # Exact: a number with three decimals is the double that is nearest to it, and so is the quotient of two integers.
+    # (`round(ts, 3)` writes the number out and reads it again, which takes four times as long.)
+    ts_ms = round(ts * 1000)
+    return ts_ms if ts_ms / 1000 == ts else None
 
 
 def _missing_or_wrong(container: dict[str, Any], field: str) -> str:

@@ -1,5 +1,7 @@
 """Good uploads: what they mean, and what is ignored in them."""
 
+import math
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segmentd.domain.events import Change, parse_events
+from segmentd.domain.events_examined import ts_ms_from
 from tests.domain.strategies import FUTURE_SECONDS_MAX, NOW_MS, RULES, SCHEMA, changes, encoded, event_of, valid_event
 
 USER = SCHEMA.key(SCHEMA.kinds["fs_user_id"], "u-1")
@@ -44,6 +47,14 @@ def test_every_millisecond_written_in_decimal_seconds_is_read_exactly(ts_ms: int
     written = f"{ts_ms // 1000}.{ts_ms % 1000:03}".encode()
     parsed = parse_events(body.replace(b"7777", written), ndjson=False, rules=RULES, now_ms=NOW_MS)
     assert parsed.changes == [(USER, "a", ts_ms * 2)]
+
+
+@given(st.integers(-(10**15), 10**15), st.sampled_from([-math.inf, 0.0, math.inf]) | st.floats(-1e12, 1e12))
+def test_a_number_has_milliseconds_exactly_if_three_decimals_are_enough_to_write_it(ts_ms: int, towards: float) -> None:
+    for ts in (ts_ms / 1000, math.nextafter(ts_ms / 1000, towards), towards):
+        if abs(ts) <= 1e12:
+            written = Decimal(repr(ts))
+            assert ts_ms_from(ts) == (int(written * 1000) if written == round(written, 3) else None)
 
 
 @pytest.mark.parametrize("ts", [{}, {"ts": None}])
