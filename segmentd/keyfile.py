@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -34,8 +34,12 @@ _KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 Right = Literal["public", "private"]
 
 
-class KeyFileError(Exception):
-    """The key file cannot be read, or does not allow what was asked. The message names the file and the reason."""
+class KeyStoreError(Exception):
+    """Stored keys cannot be read, or do not allow what was asked. The message names the place and the reason."""
+
+
+class KeyFileError(KeyStoreError):
+    """The same of a key file."""
 
 
 class Rates(NamedTuple):
@@ -58,6 +62,23 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """UTC, ISO 8601 with seconds."""
     requests_per_second: Annotated[float, msgspec.Meta(ge=0)] | None = None
     events_per_second: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
+class KeyStore(Protocol):
+    """Where keys are made, listed and revoked. All calls block, and raise KeyStoreError."""
+
+    @property
+    def place(self) -> str:
+        """What people call it."""
+
+    def list_keys(self) -> list[tuple[str, StoredKey]]:
+        """(id, key) of every key, by id."""
+
+    def create(self, right: Right, key_id: str | None = None, rates: Rates = ...) -> tuple[str, str]:
+        """Make a key, see `create` of this module; returns (id, secret). At most KEYS_MAX."""
+
+    def revoke(self, key_id: str) -> None:
+        """Remove a key; running servers stop accepting it within a second."""
 
 
 class _KeyFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -104,9 +125,32 @@ def create(path: Path, right: Right, key_id: str | None = None, rates: Rates = _
     key_id: 1..64 letters, digits, _ or -; chosen at random if None. The folder of `path` is made if it is missing.
     Raises KeyFileError: the id is taken or not allowed, or the file cannot be read or written.
     """
+    made = new_key(right, key_id, rates)
+    if made is None:
+        raise KeyFileError(f"{path}: the key id {key_id!r} is not 1 to 64 letters, digits, _ or -")
+    with _locked(path):
+        keys = read(path)
+        if made.id in keys:
+            raise KeyFileError(f"{path}: there is a key {made.id!r} already")
+        if len(keys) >= KEYS_MAX:
+            raise KeyFileError(f"{path}: holds {len(keys)} keys; at most {KEYS_MAX} are allowed")
+        _replace(path, {**keys, made.id: made.stored})
+    return made.id, made.secret
+
+
+class NewKey(NamedTuple):
+    """A key that is stored nowhere yet."""
+
+    id: str
+    secret: str
+    stored: StoredKey
+
+
+def new_key(right: Right, key_id: str | None, rates: Rates) -> NewKey | None:
+    """A key with a new secret, whatever it is stored in; None for an id that is not allowed."""
     key_id = secrets.token_hex(4) if key_id is None else key_id
     if not _KEY_ID.fullmatch(key_id):
-        raise KeyFileError(f"{path}: the key id {key_id!r} is not 1 to 64 letters, digits, _ or -")
+        return None
     secret, salt = secrets.token_urlsafe(SECRET_BYTES), secrets.token_bytes(SALT_BYTES)
     stored = StoredKey(
         right=right,
@@ -116,14 +160,7 @@ def create(path: Path, right: Right, key_id: str | None = None, rates: Rates = _
         requests_per_second=rates.requests_per_second,
         events_per_second=rates.events_per_second,
     )
-    with _locked(path):
-        keys = read(path)
-        if key_id in keys:
-            raise KeyFileError(f"{path}: there is a key {key_id!r} already")
-        if len(keys) >= KEYS_MAX:
-            raise KeyFileError(f"{path}: holds {len(keys)} keys; at most {KEYS_MAX} are allowed")
-        _replace(path, {**keys, key_id: stored})
-    return key_id, secret
+    return NewKey(key_id, secret, stored)
 
 
 def revoke(path: Path, key_id: str) -> None:
@@ -133,6 +170,26 @@ def revoke(path: Path, key_id: str) -> None:
         if key_id not in keys:
             raise KeyFileError(f"{path}: there is no key {key_id!r}")
         _replace(path, {name: key for name, key in keys.items() if name != key_id})
+
+
+class KeyFile:
+    """The key file of a data folder; implements KeyStore."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.place = str(path)
+
+    def list_keys(self) -> list[tuple[str, StoredKey]]:
+        """See KeyStore."""
+        return list_keys(self._path)
+
+    def create(self, right: Right, key_id: str | None = None, rates: Rates = _UNSAID) -> tuple[str, str]:
+        """See KeyStore."""
+        return create(self._path, right, key_id, rates)
+
+    def revoke(self, key_id: str) -> None:
+        """See KeyStore."""
+        revoke(self._path, key_id)
 
 
 @contextmanager

@@ -10,8 +10,8 @@ import click
 from segmentd.commands.options import Failure, configured, settings_of
 
 if TYPE_CHECKING:
-    from segmentd.keyfile import StoredKey
-    from segmentd.settings import KeySettings
+    from segmentd.keyfile import KeyStore, StoredKey
+    from segmentd.settings import KeySettings, Settings
 
 _RATE: Final = click.FloatRange(min=0, max=10_000_000)
 
@@ -55,17 +55,17 @@ def create_key(
       segmentd keys create --config segmentd.toml --right public --id shop --requests-per-second 200
       SECRET=$(segmentd keys create --config segmentd.toml --right private --id nightly-import)
     """
-    from segmentd import keyfile
+    from segmentd.keyfile import KeyStoreError, Rates
 
     settings = settings_of(config, data)
     if key_id in settings.keys:
         raise Failure(f"the key {key_id!r} is in the configuration already")
-    path = keyfile.path_in(Path(settings.storage.path))
+    store = _store(settings)
     try:
-        created, secret = keyfile.create(path, right, key_id, keyfile.Rates(requests_per_second, events_per_second))
-    except keyfile.KeyFileError as error:
+        created, secret = store.create(right, key_id, Rates(requests_per_second, events_per_second))
+    except KeyStoreError as error:
         raise Failure(str(error)) from None
-    click.echo(f"created the {right} key {created} in {path}; its secret is not shown again:", err=True)
+    click.echo(f"created the {right} key {created} in {store.place}; its secret is not shown again:", err=True)
     click.echo(secret)
 
 
@@ -81,17 +81,17 @@ def list_keys(config: Path | None, data: str | None) -> None:
     Example:
       segmentd keys list --config segmentd.toml
     """
-    from segmentd import keyfile
+    from segmentd.keyfile import KeyStoreError
 
     settings = settings_of(config, data)
-    path = keyfile.path_in(Path(settings.storage.path))
+    store = _store(settings)
     try:
-        stored = keyfile.list_keys(path)
-    except keyfile.KeyFileError as error:
+        stored = store.list_keys()
+    except KeyStoreError as error:
         raise Failure(str(error)) from None
     rows = [("ID", "RIGHT", "REQUESTS/S", "EVENTS/S", "CREATED", "WHERE")]
     rows += [(key_id, key.right, *_rates(key), "-", "configuration") for key_id, key in sorted(settings.keys.items())]
-    rows += [(key_id, key.right, *_rates(key), key.created, str(path)) for key_id, key in stored]
+    rows += [(key_id, key.right, *_rates(key), key.created, store.place) for key_id, key in stored]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:
         click.echo("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]))
@@ -114,13 +114,20 @@ def revoke_key(config: Path | None, data: str | None, key_id: str) -> None:
     Example:
       segmentd keys revoke --config segmentd.toml shop
     """
-    from segmentd import keyfile
+    from segmentd.keyfile import KeyStoreError
 
     settings = settings_of(config, data)
     if key_id in settings.keys:
         raise Failure(f"the key {key_id!r} is in the configuration: remove [keys.{key_id}] there")
     try:
-        keyfile.revoke(keyfile.path_in(Path(settings.storage.path)), key_id)
-    except keyfile.KeyFileError as error:
+        _store(settings).revoke(key_id)
+    except KeyStoreError as error:
         raise Failure(str(error)) from None
     click.echo(f"revoked the key {key_id}", err=True)
+
+
+def _store(settings: Settings) -> KeyStore:
+    """Where the keys of this configuration are made."""
+    from segmentd.keyfile import KeyFile, path_in
+
+    return KeyFile(path_in(Path(settings.storage.path)))

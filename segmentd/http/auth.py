@@ -1,14 +1,14 @@
 """Keys: who asks, and what they may do.
 
-Owns the mapping from a secret (header `x-api-key`) to a `Key`. Never stores a secret and never writes the key file
-(`segmentd.keyfile` does).
+Owns the mapping from a secret (header `x-api-key`) to a `Key`. Never stores a secret and never writes keys
+(`segmentd.keyfile` does). Stored keys come from the key file, or from a source that has to be waited for.
 
 Invariants:
 1. An unknown secret is compared with every key, each time in constant time, without leaving early.
 2. Only secrets that were found right are remembered, under a hash keyed with bytes that live as long as the process;
    so there are never more remembered than keys. They stay remembered when the key file changes and their keys do not,
    because a client whose address is not let guess is let in by them alone.
-3. A key file that cannot be read changes nothing: the keys read last stay in force, and the log says why.
+3. A key file or source that cannot be read changes nothing: the keys read last stay in force, and the log says why.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import structlog
 import trio
 
 from segmentd import keyfile
+from segmentd.domain.refusals import Refusal
 from segmentd.http.ratelimits import Clock, KeyQuotas
 from segmentd.keyfile import KeyFileError, Right
 from segmentd.settings import RatesSettings
@@ -66,6 +67,16 @@ class HashedKey(Protocol):
     def events_per_second(self) -> float | None: ...
 
 
+class KeySource(Protocol):
+    """Where stored keys come from that are not in a file."""
+
+    async def changed(self) -> Mapping[str, HashedKey] | None:
+        """All stored keys by id; None if they are those of the last call. Raises StoreUnavailable, Overloaded.
+
+        What it raises, it raises before it takes what it has read for known.
+        """
+
+
 class _Entry(NamedTuple):
     """A key that is in force."""
 
@@ -88,8 +99,10 @@ class Keyring:
         path: Path | None = None,
         rates: RatesSettings | None = None,
         clock: Clock = time.monotonic,
+        source: KeySource | None = None,
     ) -> None:
         """path: the key file; it need not exist. rates: for keys without figures of their own. clock: of the quotas.
+        source: of stored keys in the place of a file; they are in force from the first `refresh` on.
 
         Raises KeyFileError if the file exists and cannot be read.
         """
@@ -98,6 +111,8 @@ class Keyring:
         self._entries: list[_Entry] = []
         self._configured = [self._entry(key_id, key) for key_id, key in configured.items()]
         self._path = path
+        self._source = source
+        self._problem: str | None = None
         # Copied for each secret: faster than keying a new hash.
         self._keyed = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=16)
         self._known: dict[bytes, _Entry] = {}
@@ -152,11 +167,28 @@ class Keyring:
         _log.info("keys read again", keys=len(self._entries))
         return True
 
+    async def refresh(self) -> None:
+        """Ask the source, or where there is none read the key file if it is another one."""
+        if self._source is None:
+            self.refresh_if_changed()
+            return
+        try:
+            stored = await self._source.changed()
+        except Refusal as refusal:
+            if refusal.message != self._problem:
+                _log.error("keys not read, the former keys stay in force", reason=refusal.message)
+            self._problem = refusal.message
+            return
+        self._problem = None
+        if stored is not None:
+            self._adopt(stored)
+            _log.info("keys read again", keys=len(self._entries))
+
     async def watch(self) -> None:
         """Keep the keys fresh until cancelled; a change is seen within a second."""
         while True:
             await trio.sleep(WATCH_SECONDS)
-            self.refresh_if_changed()
+            await self.refresh()
 
     def _adopt(self, stored: Mapping[str, HashedKey]) -> None:
         self._entries = [*self._configured, *(self._entry(key_id, key) for key_id, key in stored.items())]

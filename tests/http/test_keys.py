@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from segmentd import keyfile
+from segmentd.domain.refusals import StoreUnavailable
 from segmentd.http.auth import WATCH_SECONDS, Key, Keyring
 from segmentd.keyfile import KeyFileError
 from tests.http.world import hashed
@@ -157,3 +159,72 @@ def test_the_development_keys_are_recognised_whatever_they_are_called() -> None:
     keys = {"a": hashed("public", "dev-public"), "b": hashed("private", "dev-private"), "c": hashed("public", "mine")}
     assert Keyring(keys).development_keys() == ["a", "b"]
     assert Keyring({"c": keys["c"]}).development_keys() == []
+
+
+class Source:
+    """Keys that are somewhere else; every look takes a moment."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, keyfile.StoredKey] = {}
+        self.refusal: StoreUnavailable | None = None
+        self._seen: dict[str, keyfile.StoredKey] | None = None
+
+    async def changed(self) -> dict[str, keyfile.StoredKey] | None:
+        await trio.lowlevel.checkpoint()
+        if self.refusal is not None:
+            raise self.refusal
+        if self.keys == self._seen:
+            return None
+        self._seen = dict(self.keys)
+        return self._seen
+
+    def make(self, right: keyfile.Right, key_id: str) -> str:
+        made = keyfile.new_key(right, key_id, keyfile.Rates())
+        assert made is not None
+        self.keys[made.id] = made.stored
+        return made.secret
+
+
+async def test_keys_of_a_source_are_in_force_within_a_second_and_so_is_their_revocation(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    source = Source()
+    secret = source.make("public", "web")
+    keyring = Keyring({"ops": hashed("private", "configured")}, source=source)
+    assert keyring.authenticate(secret) is None
+    await keyring.refresh()
+    assert keyring.authenticate(secret) == Key("web", "public")
+    assert keyring.authenticate("configured") == Key("ops", "private")
+    nursery.start_soon(keyring.watch)
+    del source.keys["web"]
+    later = source.make("private", "later")
+    await trio.sleep(2 * WATCH_SECONDS)
+    assert keyring.authenticate(secret) is None
+    assert keyring.authenticate(later) == Key("later", "private")
+    assert keyring.authenticate("configured") == Key("ops", "private")
+
+
+async def test_a_source_that_cannot_be_reached_changes_nothing_and_is_told_of_once() -> None:
+    source = Source()
+    secret = source.make("public", "web")
+    keyring = Keyring({}, source=source)
+    await keyring.refresh()
+    source.refusal = StoreUnavailable("The cluster is away.", 3)
+    source.keys.clear()
+    with capture_logs() as logs:
+        for _ in range(3):
+            await keyring.refresh()
+    assert keyring.authenticate(secret) == Key("web", "public")
+    assert [entry["reason"] for entry in logs] == ["The cluster is away."]
+    source.refusal = None
+    await keyring.refresh()
+    assert keyring.authenticate(secret) is None
+
+
+@pytest.mark.parametrize("key_id", ["", "a b", "x" * 65, "é"])
+def test_no_store_takes_an_id_that_is_not_allowed(path: Path, key_id: str) -> None:
+    store: keyfile.KeyStore = keyfile.KeyFile(path)
+    assert keyfile.new_key("public", key_id, keyfile.Rates()) is None
+    with pytest.raises(keyfile.KeyStoreError, match="is not 1 to 64"):
+        store.create("public", key_id)
+    assert store.list_keys() == []
