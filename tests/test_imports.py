@@ -25,15 +25,27 @@ MAY_IMPORT = {
     "telemetry": {"requestmetrics"},
     "storage": {"domain", "settings"},
     "runtime": {"storage", "domain", "settings"},
+    "cluster": {"runtime", "storage", "domain", "settings", "keyfile"},
     "graphql": {"runtime", "domain", "settings"},
     "http": {"graphql", "runtime", "domain", "settings", *ALONE},
     "followers": {"http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
     "follower": {"followers", "http", "graphql", "runtime", "storage", "domain", "settings", "identifiers", *ALONE},
     "identifiers": {"domain", "settings"},
     "client": set[str](),
-    "service": {"followers", "identifiers", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
-    "commands": {"client", "service", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
-    "cli": {"commands", "service", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
+    "service": {
+        "cluster",
+        "followers",
+        "identifiers",
+        "http",
+        "graphql",
+        "runtime",
+        "storage",
+        "domain",
+        "settings",
+        *ALONE,
+    },
+    "commands": {"client", "cluster", "service", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
+    "cli": {"cluster", "commands", "service", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
     "__main__": {"cli"},
 }
 
@@ -62,6 +74,7 @@ OWNED = {
     "hypercorn": {"http", "service"},
     "click": {"cli", "commands"},
     "httpx": {"client"},
+    "coredis": {"cluster"},
     "prometheus_client": {"processmetrics", "requestmetrics", "telemetry"},
 }
 

@@ -19,12 +19,13 @@ from segmentd.settings.model import (
     PassthroughSettings,
     RatesSettings,
     RuntimeSettings,
-    Section,
     ServerSettings,
     Settings,
     StorageSettings,
 )
+from segmentd.settings.section import Section
 from segmentd.settings.source import Override, SettingsError, environment_names, load
+from segmentd.settings.store import StoreSettings
 
 __all__ = [
     "ComplianceSettings",
@@ -47,6 +48,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "StorageSettings",
+    "StoreSettings",
     "environment_names",
     "load",
 ]

@@ -39,6 +39,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
     yield from _limits(settings)
     yield from _runtime(settings)
     yield from _storage(settings)
+    yield from _store(settings)
     yield from _imports(settings)
     yield from _keys(settings)
 
@@ -139,6 +140,27 @@ def _storage(settings: Settings) -> Iterator[Conflict]:
     if storage.checkpoint_journal_bytes > storage.journal_bytes_max:
         reason = f"expected at most journal_bytes_max ({storage.journal_bytes_max})"
         yield Conflict("storage", "checkpoint_journal_bytes", f"{reason}, got {storage.checkpoint_journal_bytes}")
+
+
+def _store(settings: Settings) -> Iterator[Conflict]:
+    store = settings.store
+    try:
+        addresses = store.hosts_and_ports
+    except ValueError as error:
+        yield Conflict("store", "addresses", str(error))
+        return
+    if store.is_cluster:
+        if not addresses:
+            yield Conflict("store", "addresses", 'kind = "cluster" needs the address of at least one server')
+        if settings.server.followers:
+            yield Conflict("server", "followers", 'must be 0 with [store] kind = "cluster"; run more nodes instead')
+        if store.acknowledge_seconds_max <= store.answer_seconds_max:
+            yield Conflict("store", "acknowledge_seconds_max", "must be more than answer_seconds_max")
+    if not store.tls and (store.tls_ca_file or store.tls_certificate_file):
+        yield Conflict("store", "tls", "must be true where certificates are given")
+    if bool(store.tls_certificate_file) != bool(store.tls_key_file):
+        key = "tls_key_file" if store.tls_certificate_file else "tls_certificate_file"
+        yield Conflict("store", key, "tls_certificate_file and tls_key_file are both needed")
 
 
 def _imports(settings: Settings) -> Iterator[Conflict]:

@@ -21,7 +21,8 @@ import msgspec
 
 from segmentd.settings.checks import Conflict, conflicts
 from segmentd.settings.expected import expected, plain
-from segmentd.settings.model import IdentifierSettings, KeySettings, Section, Settings
+from segmentd.settings.model import IdentifierSettings, KeySettings, Settings
+from segmentd.settings.section import Section
 
 ENVIRONMENT_PREFIX = "SEGMENTD_"
 

@@ -1,0 +1,77 @@
+"""Whether a cluster's settings can keep what 202 promises. Read before anything is written."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from segmentd.cluster.layout import Layout
+from segmentd.cluster.link import Address, LinkDownError
+from segmentd.cluster.servers import Servers
+
+ALLOW: Final = "[store] accept_weaker_promises = true"
+_READ: Final = (b"appendonly", b"appendfsync", b"maxmemory", b"maxmemory-policy", b"min-replicas-to-write")
+
+
+class WeakClusterError(Exception):
+    """The cluster may lose what it has acknowledged; the message names each server and setting."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        listed = "\n  ".join(problems)
+        super().__init__(
+            f"the cluster cannot keep the promise that nothing acknowledged is lost:\n  {listed}\n"
+            f"Change these settings, or accept it with {ALLOW}."
+        )
+
+
+async def problems_of(servers: Servers, replicas_min: int) -> list[str]:
+    """Everything that is in the way, one line each."""
+    layout = servers.layout
+    problems = replica_problems(layout, replicas_min)
+    for address in sorted(layout.addresses()):
+        try:
+            (answer,) = await servers.link(address, "layout").call([(b"CONFIG GET", *_READ)])
+        except LinkDownError as error:
+            problems.append(f"{error}; its settings could not be read")
+            continue
+        if isinstance(answer, Exception):
+            problems.append(f"{address}: its settings cannot be read: {answer}")
+        else:
+            problems += setting_problems(address, _texts(answer), replicas_min)
+    return problems
+
+
+def replica_problems(layout: Layout, replicas_min: int) -> list[str]:
+    """Primaries with too few replicas: one more than must acknowledge, so that one may fail."""
+    wanted = replicas_min + 1
+    problems = []
+    for node_id, address in sorted(layout.primaries.values()):
+        count = len(layout.replicas.get(node_id, ()))
+        if count < wanted:
+            problems.append(
+                f"{address}: has {count} replicas; {wanted} are needed, one more than [store]"
+                f" replicas_acknowledged_min = {replicas_min}, or writes stop when one of them fails"
+            )
+    if not replicas_min:
+        problems.append("[store] replicas_acknowledged_min = 0: what a primary alone has is lost with it")
+    return problems
+
+
+def setting_problems(address: Address, settings: Mapping[str, str], replicas_min: int) -> list[str]:
+    """What one server's own settings put at risk."""
+    problems = []
+    if settings.get("appendonly") != "yes":
+        problems.append(f"{address}: appendonly = {settings.get('appendonly')}; must be yes")
+    if settings.get("appendfsync") != "always":
+        problems.append(f"{address}: appendfsync = {settings.get('appendfsync')}; must be always")
+    if settings.get("maxmemory", "0") != "0" and settings.get("maxmemory-policy") != "noeviction":
+        problems.append(f"{address}: maxmemory-policy = {settings.get('maxmemory-policy')}; must be noeviction")
+    if replicas_min and int(settings.get("min-replicas-to-write", "0")) < 1:
+        problems.append(
+            f"{address}: min-replicas-to-write = 0; must be 1 or more, or a primary that is cut off writes on"
+        )
+    return problems
+
+
+def _texts(answer: object) -> dict[str, str]:
+    pairs = answer.items() if isinstance(answer, Mapping) else zip(answer[::2], answer[1::2], strict=True)  # type: ignore[index]
+    return {bytes(name).decode(): bytes(value).decode() for name, value in pairs}

@@ -1,0 +1,224 @@
+"""The registry: what all nodes have to agree on, small and read often.
+
+Segments, keys, audiences, floors, forgotten identifiers, deletions, import jobs: each is an *entry*, a field with a
+rank and a payload, of which the larger rank stays. So entries are merged as memberships are, and any node may write
+again what a failover has lost. They lie in one slot of the cluster; every node has a copy in memory and asks for what
+is new several times a second.
+
+Invariants: (1) each change of the registry raises its version; (2) what must be known before anything else is written
+(floors, forgotten identifiers, deletions) is followed by a *fence*: every partition is told the version, and refuses
+writers that know less; (3) a version is never given out twice, not even when a new owner has lost the last ones:
+whoever notices first raises it by a wide margin and merges its own copy in before anything else is written there.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, NamedTuple
+
+import structlog
+import trio
+
+from segmentd.cluster.batches import Job, job_of
+from segmentd.cluster.dispatch import Dispatcher
+from segmentd.cluster.keyspace import REGISTRY_KEYS, REGISTRY_SLOT, Keyspace
+from segmentd.cluster.link import Command
+from segmentd.cluster.servers import Servers
+from segmentd.domain.refusals import StoreUnavailable
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_MARGIN: Final = 1 << 20
+"""More versions than can be given out between a change of the owner and its being noticed."""
+_CHUNK: Final = 500
+_META, _ENTRIES, _VERSIONS = REGISTRY_KEYS
+_KEY_COUNT: Final = b"3"
+NONE: Final = -1
+"""The rank of an entry that does not exist."""
+
+
+class Entry(NamedTuple):
+    """One entry. expected: the rank that it must have now (NONE: must not exist), None for any."""
+
+    field: bytes
+    rank: int
+    payload: bytes
+    expected: int | None = None
+
+
+class ConflictError(Exception):
+    """An entry has another rank than was expected; nothing was written, and the copy is up to date again."""
+
+
+class Registry:
+    """Plain reads of the copy on the loop's thread; `run` as a task keeps it fresh."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        reads: Dispatcher,
+        writes: Dispatcher,
+        record: Callable[[Sequence[Entry]], Awaitable[None]],
+        *,
+        poll_seconds: float,
+        patience_seconds: float,
+    ) -> None:
+        """writes: durable. record: puts entries into the outbox before they are sent. patience_seconds: of a call."""
+        self._servers = servers
+        self._reads = reads
+        self._writes = writes
+        self._record = record
+        self._poll_seconds = poll_seconds
+        self._patience_seconds = patience_seconds
+        self._entries: dict[bytes, tuple[int, bytes]] = {}
+        self._owner: str | None = None
+        self._turn = trio.Lock()
+        self._fencing = trio.Lock()
+        self.version = 0
+        """All that was registered up to here is in the copy."""
+        self.fenced = 0
+        """Every partition has been told this version or a later one, by this node."""
+        self.on_entry: list[Callable[[Entry], None]] = []
+        """Called with each entry that is new in the copy; plain code."""
+        self.failing_since: float | None = None
+        """Since when (Trio's clock) it cannot be read; None if it can."""
+
+    def get(self, field: bytes) -> tuple[int, bytes] | None:
+        """(rank, payload) of an entry of the copy."""
+        return self._entries.get(field)
+
+    def rank(self, field: bytes) -> int:
+        """Its rank in the copy, NONE if it is not there."""
+        held = self._entries.get(field)
+        return NONE if held is None else held[0]
+
+    def entries(self, prefix: bytes) -> Iterable[Entry]:
+        """All entries of the copy whose field begins so."""
+        return [
+            Entry(field, rank, payload) for field, (rank, payload) in self._entries.items() if field.startswith(prefix)
+        ]
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await trio.sleep(self._poll_seconds)
+            try:
+                await self.refresh()
+                self.failing_since = None
+            except StoreUnavailable as refusal:
+                if self.failing_since is None:
+                    self.failing_since = trio.current_time()
+                    log.warning("the registry cannot be read", reason=refusal.message)
+
+    async def refresh(self) -> None:
+        """Have everything in the copy that was registered before this call. Raises StoreUnavailable."""
+        async with self._turn:
+            await self._inherit()
+            (answer,) = await self._reads.call(REGISTRY_SLOT, [(b"HGET", _META, b"version")], self._deadline())
+            version = int(answer or 0)
+            if version != self.version:
+                await self._fetch(version)
+
+    async def register(self, entries: Sequence[Entry]) -> int:
+        """Merge entries in, durably, all or none; they are in the copy when it returns. Returns the version.
+
+        Raises ConflictError, StoreUnavailable (outcome unknown).
+        """
+        version = NONE
+        for at in range(0, len(entries), _CHUNK):
+            version = await self._register(entries[at : at + _CHUNK])
+        await self.refresh()
+        return version
+
+    async def unregister(self, fields: Sequence[bytes]) -> None:
+        """Drop entries that nobody needs any more; other nodes may keep copies. Raises StoreUnavailable."""
+        if fields:
+            await self._writes.call(REGISTRY_SLOT, [_call(b"segmentd_unregister", *fields)], self._deadline())
+            for field in fields:
+                self._entries.pop(field, None)
+
+    async def fence(self, keyspace: Keyspace) -> None:
+        """From now on no partition takes anything from nodes that know less than this one. Raises StoreUnavailable."""
+        async with self._fencing:
+            version = self.version
+            if self.fenced >= version:
+                return
+            jobs = [
+                fence_job(keyspace, partition, version, self._deadline()) for partition in range(keyspace.partitions)
+            ]
+            for job in jobs:
+                self._writes.submit(job)
+            for job in jobs:
+                await job.reply.wait()
+            self.fenced = version
+
+    async def _register(self, entries: Sequence[Entry]) -> int:
+        arguments: list[bytes] = []
+        for entry in entries:
+            expected = b"" if entry.expected is None else str(entry.expected).encode()
+            arguments += (entry.field, expected, str(entry.rank).encode(), entry.payload)
+        async with self._turn:
+            await self._inherit()
+        conditional = any(entry.expected is not None for entry in entries)
+        if not conditional:
+            await self._record(entries)
+        (answer,) = await self._writes.call(REGISTRY_SLOT, [_call(b"segmentd_register", *arguments)], self._deadline())
+        if answer[0] == NONE:
+            await self.refresh()
+            raise ConflictError(bytes(answer[1]).decode(errors="replace"))
+        if conditional:
+            # Only now: what may be refused must not be sent again from the outbox.
+            await self._record(entries)
+        return int(answer[0])
+
+    async def _fetch(self, version: int) -> None:
+        after = b"-inf" if version < self.version else b"(" + str(self.version).encode()
+        (answer,) = await self._reads.call(
+            REGISTRY_SLOT, [(b"ZRANGEBYSCORE", _VERSIONS, after, b"+inf")], self._deadline()
+        )
+        fields = list(answer)
+        for at in range(0, len(fields), _CHUNK):
+            some = fields[at : at + _CHUNK]
+            (held,) = await self._reads.call(REGISTRY_SLOT, [(b"HMGET", _ENTRIES, *some)], self._deadline())
+            for field, text in zip(some, held, strict=True):
+                if text is not None:
+                    rank, _, payload = text.partition(b":")
+                    self._take(Entry(field, int(rank), payload))
+        self.version = version
+
+    def _take(self, entry: Entry) -> None:
+        if entry.rank > self.rank(entry.field):
+            self._entries[entry.field] = (entry.rank, entry.payload)
+            for told in self.on_entry:
+                told(entry)
+
+    async def _inherit(self) -> None:
+        """Where the registry has a new owner: no version twice, and what it lacks of the copy is merged in."""
+        owner = self._servers.owner_of(REGISTRY_SLOT)
+        if owner is None or owner.node_id == self._owner:
+            return
+        command = _call(b"segmentd_inherit", owner.node_id.encode(), str(self.version).encode(), str(_MARGIN).encode())
+        await self._writes.call(REGISTRY_SLOT, [(command[0], command[1], b"1", _META, *command[6:])], self._deadline())
+        if self._owner is not None:
+            log.info("the registry has a new owner", server=str(owner.address), entries=len(self._entries))
+            fields = list(self._entries)
+            for at in range(0, len(fields), _CHUNK):
+                arguments: list[bytes] = []
+                for field in fields[at : at + _CHUNK]:
+                    rank, payload = self._entries[field]
+                    arguments += (field, b"", str(rank).encode(), payload)
+                await self._writes.call(REGISTRY_SLOT, [_call(b"segmentd_register", *arguments)], self._deadline())
+            # What others have written there meanwhile may have versions that seem to be known.
+            self.version = 0
+        self._owner = owner.node_id
+
+    def _deadline(self) -> float:
+        return trio.current_time() + self._patience_seconds
+
+
+def _call(name: bytes, *arguments: bytes) -> Command:
+    return (b"FCALL", name, _KEY_COUNT, *REGISTRY_KEYS, *arguments)
+
+
+def fence_job(keyspace: Keyspace, partition: int, version: int, deadline: float) -> Job:
+    """Tells one partition which version of the registry its writers must know."""
+    command = (b"FCALL", b"segmentd_fence", b"1", keyspace.fences[partition], str(version).encode())
+    return job_of(keyspace.slots[partition], [command], deadline, weight=0)
