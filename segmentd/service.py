@@ -31,6 +31,7 @@ from segmentd.http.traffic import counts_of
 from segmentd.identifiers import identifier_schema
 from segmentd.keyfile import KeyFileError, path_in
 from segmentd.runtime.catalog import Catalog
+from segmentd.runtime.forgetnotes import FolderNotes
 from segmentd.runtime.forgetting import Forgetting
 from segmentd.runtime.history import History
 from segmentd.runtime.importbucket import BucketUnusableError
@@ -246,7 +247,7 @@ def _engine(
 def _forgetting(settings: Settings, store: LocalStore, folder: DataFolder) -> Forgetting:
     return Forgetting(
         store,
-        folder.path,
+        FolderNotes(folder.path),
         scrub_seconds_min=settings.compliance.scrub_seconds_min,
         jobs_kept_max=settings.compliance.jobs_kept_max,
         retry_after_seconds=settings.runtime.retry_after_seconds,

@@ -15,6 +15,7 @@ from segmentd.http.bodies import JSON_TYPE, BodyRules
 from segmentd.http.errors import NotFound
 from segmentd.http.exchange import Answer, Request, json_answer
 from segmentd.http.routing import Operation, Route
+from segmentd.runtime.forgetting import ForgetStatus
 from segmentd.settings import ComplianceSettings
 
 LAWS: Final = ("gdpr", "ccpa", "lgpd")
@@ -24,9 +25,7 @@ class Forgets(Protocol):
     """What this needs of `segmentd.runtime.forgetting.Forgetting`."""
 
     async def request(self, law: str, keys: list[bytes], now_ms: int) -> ForgetJob: ...
-    def get(self, request_id: str) -> ForgetJob | None: ...
-    @property
-    def problem(self) -> str | None: ...
+    async def find(self, request_id: str) -> ForgetStatus | None: ...
 
 
 class ComplianceApi:
@@ -72,10 +71,10 @@ class ComplianceApi:
     async def status(self, request: Request) -> Answer:
         """200 with the state of a request, 404."""
         law = _law(request)
-        job = self._forgetting.get(request.params["request_id"])
-        if job is None or job.law != law:
+        found = await self._forgetting.find(request.params["request_id"])
+        if found is None or found.job.law != law:
             raise NotFound("Request not found.")
-        return json_answer(200, _shown(job, self._forgetting.problem))
+        return json_answer(200, _shown(found.job, found.problem))
 
 
 def _law(request: Request) -> str:
@@ -90,7 +89,7 @@ def _shown(job: ForgetJob, problem: str | None) -> dict[str, Any]:
     return {
         "request_id": job.id,
         "status": "COMPLETED" if is_completed else "IN_PROGRESS",
-        "reason": None if is_completed else problem,
+        "reason": problem,
         "received_at": job.received_ms / 1000,
         "completed_at": None if job.completed_ms is None else job.completed_ms / 1000,
     }

@@ -12,8 +12,7 @@ halfway, nothing is written until a restart: what is open waits for it, and the 
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -21,9 +20,10 @@ import trio
 
 from segmentd.domain.forgetting import ForgetJob
 from segmentd.domain.refusals import Refusal, StoreUnavailable
+from segmentd.runtime.forgetnotes import ForgetNotes
 from segmentd.runtime.scrubbing import ScrubFailedError
 from segmentd.storage.errors import StorageError
-from segmentd.storage.forgetjobs import ForgetJobs, new_request_id
+from segmentd.storage.forgetjobs import new_request_id
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -46,21 +46,28 @@ class ForgetsAndScrubs(Protocol):
     def failure(self) -> str | None: ...
 
 
+class ForgetStatus(NamedTuple):
+    """What is told of a request. problem: why it is not complete although its time has come, if that is known here."""
+
+    job: ForgetJob
+    problem: str | None
+
+
 class Forgetting:
     """`request` and `get` from anywhere on the loop, `run` as a task."""
 
     def __init__(
         self,
         store: ForgetsAndScrubs,
-        data: Path,
+        notes: ForgetNotes,
         *,
         scrub_seconds_min: float,
         jobs_kept_max: int,
         retry_after_seconds: int,
     ) -> None:
-        """data: the data folder. scrub_seconds_min: from the end of one scrub to the beginning of the next."""
+        """scrub_seconds_min: from the end of one scrub to the beginning of the next."""
         self._store = store
-        self._files = ForgetJobs(data)
+        self._notes = notes
         self._scrub_seconds_min = scrub_seconds_min
         self._jobs_kept_max = jobs_kept_max
         self._retry_after_seconds = retry_after_seconds
@@ -72,20 +79,24 @@ class Forgetting:
         """Why what is open is not complete although its time has come, or None."""
 
     async def load(self) -> None:
-        """Take over the requests of the folder, before `run`. Raises StorageError."""
-        try:
-            jobs = await trio.to_thread.run_sync(self._files.load)
-        except (OSError, msgspec.DecodeError) as error:
-            raise StorageError(f"the requests to forget cannot be read: {error}") from error
+        """Take over the requests that were noted, before `run`. Raises what `ForgetNotes.load` raises."""
+        jobs = await self._notes.load()
         # One that was never answered: if it was carried out, the scrub that follows every start with any cleans up.
         self._unanswered = [job.id for job in jobs if job.state == "taking"]
         self._jobs = {job.id: job for job in jobs}
         self._wake.set()
 
     def get(self, request_id: str) -> ForgetJob | None:
-        """The request, None if there is none or it is not kept any more."""
-        job = self._jobs.get(request_id)
-        return None if job is None or job.state == "taking" else job
+        """The request of this node, None if there is none or it is not kept any more."""
+        return _taken(self._jobs.get(request_id))
+
+    async def find(self, request_id: str) -> ForgetStatus | None:
+        """The request, of whichever node. Raises StoreUnavailable, Overloaded."""
+        job = self.get(request_id)
+        if job is not None:
+            return ForgetStatus(job, None if job.state == "completed" else self.problem)
+        job = _taken(await self._notes.elsewhere(request_id))
+        return None if job is None else ForgetStatus(job, None)
 
     async def request(self, law: str, keys: list[bytes], now_ms: int) -> ForgetJob:
         """Forget, durably and visibly. Raises what `MembershipStore.forget` raises; the client shall try again then."""
@@ -100,7 +111,7 @@ class Forgetting:
             raise StoreUnavailable(str(error), self._retry_after_seconds) from error
         except Refusal:
             self._jobs.pop(job.id, None)
-            await trio.to_thread.run_sync(self._files.remove, job.id)
+            await self._notes.remove(job.id)
             raise
         job = msgspec.structs.replace(job, state="in_progress")
         try:
@@ -168,14 +179,14 @@ class Forgetting:
 
     async def _imports_ended(self) -> None:
         """Wait until no list is left of those that are staged now."""
-        staged = await trio.to_thread.run_sync(self._files.staged_imports)
+        staged = await self._notes.staged_imports()
         while staged:
             await trio.sleep(_STAGED_POLL_SECONDS)
-            staged &= await trio.to_thread.run_sync(self._files.staged_imports)
+            staged &= await self._notes.staged_imports()
 
     async def _end(self, job: ForgetJob) -> None:
         if job.id in self._unanswered:
-            await trio.to_thread.run_sync(self._files.remove, job.id)
+            await self._notes.remove(job.id)
             self._unanswered.remove(job.id)
             self._jobs.pop(job.id, None)
         else:
@@ -185,18 +196,23 @@ class Forgetting:
         """Drop the oldest completed requests that are too many."""
         completed = sorted(job.id for job in self._jobs.values() if job.state == "completed")
         for job_id in completed[: max(0, len(self._jobs) - self._jobs_kept_max)]:
-            await trio.to_thread.run_sync(self._files.remove, job_id)
+            await self._notes.remove(job_id)
             del self._jobs[job_id]
 
     async def _save(self, job: ForgetJob) -> None:
         with trio.CancelScope(shield=True):
             try:
-                await trio.to_thread.run_sync(self._files.write, job)
+                await self._notes.write(job)
             except OSError as error:
                 raise StoreUnavailable(
                     f"The request cannot be noted: {error.strerror or error}.", self._retry_after_seconds
                 ) from error
             self._jobs[job.id] = job
+
+
+def _taken(job: ForgetJob | None) -> ForgetJob | None:
+    """The request, if somebody was answered."""
+    return None if job is None or job.state == "taking" else job
 
 
 def _now_ms() -> int:

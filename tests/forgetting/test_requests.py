@@ -11,6 +11,7 @@ import trio.testing
 
 from segmentd.domain.forgetting import ForgetJob
 from segmentd.domain.refusals import StoreUnavailable
+from segmentd.runtime.forgetnotes import FolderNotes
 from segmentd.runtime.forgetting import Forgetting
 from segmentd.runtime.scrubbing import ScrubFailedError
 from segmentd.storage.errors import StoreFailureError
@@ -45,7 +46,7 @@ class Store:
 
 
 def forgetting(store: Store, data: Path) -> Forgetting:
-    return Forgetting(store, data, scrub_seconds_min=0.01, jobs_kept_max=2, retry_after_seconds=1)
+    return Forgetting(store, FolderNotes(data), scrub_seconds_min=0.01, jobs_kept_max=2, retry_after_seconds=1)
 
 
 def names_somebody(folder: Path) -> bool:
@@ -231,3 +232,76 @@ async def test_after_a_failure_that_only_a_restart_helps_it_says_so_once_and_wai
     assert store.told.count("scrub") == 1
     assert requests.problem == "It goes on after a restart: a swap failed"
     assert [log["log_level"] for log in logs] == ["error"]
+
+
+class SharedNotes(FolderNotes):
+    """Notes that every node can look at; each call takes a moment, and fails while `refusal` says so."""
+
+    def __init__(self, ours: Path, theirs: Path) -> None:
+        super().__init__(ours)
+        self._theirs = ForgetJobs(theirs)
+        self.refusal: StoreUnavailable | None = None
+
+    async def write(self, job: ForgetJob) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        await super().write(job)
+
+    async def elsewhere(self, request_id: str) -> ForgetJob | None:
+        await trio.lowlevel.checkpoint()
+        return next((job for job in self._theirs.load() if job.id == request_id), None)
+
+
+def sharing(store: Store, ours: Path, theirs: Path) -> tuple[Forgetting, SharedNotes]:
+    ours.mkdir(exist_ok=True)
+    notes = SharedNotes(ours, theirs)
+    return Forgetting(store, notes, scrub_seconds_min=0.01, jobs_kept_max=2, retry_after_seconds=1), notes
+
+
+async def test_every_node_tells_how_far_a_request_is_and_one_completes_it(tmp_path: Path) -> None:
+    stores = Store(), Store()
+    here, _ = sharing(stores[0], tmp_path / "a", tmp_path / "b")
+    there, _ = sharing(stores[1], tmp_path / "b", tmp_path / "a")
+    job = await here.request("gdpr", [b"\0somebody"], 7)
+    for forgetting in (here, there):
+        found = await forgetting.find(job.id)
+        assert found is not None
+        assert (found.job, found.problem) == (job, None)
+        assert await forgetting.find("nothing") is None
+    stores[0].scrub_fails = ScrubFailedError("no room")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(here.run)
+        nursery.start_soon(there.run)
+        with trio.fail_after(30):
+            while here.problem is None:  # noqa: ASYNC110  # the store is a stand-in
+                await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+    seen = [await forgetting.find(job.id) for forgetting in (here, there)]
+    assert [found and found.problem for found in seen] == ["no room", None]
+    assert stores[1].told == [], "it is not theirs to complete"
+
+
+async def test_what_is_being_taken_on_another_node_is_shown_nowhere(tmp_path: Path) -> None:
+    store = Store()
+    here, _ = sharing(store, tmp_path / "a", tmp_path / "b")
+    there, _ = sharing(Store(), tmp_path / "b", tmp_path / "a")
+    store.commits = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(here.request, "gdpr", [b"\0somebody"], 7)
+        with trio.fail_after(30):
+            while not (noted := jobs_on_disk(tmp_path / "a")):  # noqa: ASYNC110  # nobody is told of it
+                await trio.sleep(0.01)
+        assert [await forgetting.find(noted[0].stem) for forgetting in (here, there)] == [None, None]
+        store.commits.set()
+    found = await there.find(noted[0].stem)
+    assert found is not None
+    assert found.job.state == "in_progress"
+
+
+async def test_a_request_that_cannot_be_noted_elsewhere_forgets_nobody(tmp_path: Path) -> None:
+    store = Store()
+    requests, notes = sharing(store, tmp_path / "a", tmp_path / "b")
+    notes.refusal = StoreUnavailable("The cluster is away.", 3)
+    with pytest.raises(StoreUnavailable, match="away"):
+        await requests.request("gdpr", [b"\0somebody"], 7)
+    assert store.told == []

@@ -12,6 +12,7 @@ import trio
 from segmentd.domain.events import EventRules
 from segmentd.domain.identifiers import Confidence, IdentifierKind, IdentifierSchema
 from segmentd.runtime.catalog import Catalog
+from segmentd.runtime.forgetnotes import FolderNotes
 from segmentd.runtime.forgetting import Forgetting
 from segmentd.runtime.imports import Imports
 from segmentd.runtime.store import LocalStore
@@ -156,7 +157,7 @@ class Life:
         self.catalog = Catalog(self.store.committer, segments_max=10, retry_after_seconds=1)
         self.imports = Imports(settings, self.schema, self.store.lists)
         self.forgetting = Forgetting(
-            self.store, self.folder, scrub_seconds_min=0.5, jobs_kept_max=100, retry_after_seconds=1
+            self.store, FolderNotes(self.folder), scrub_seconds_min=0.5, jobs_kept_max=100, retry_after_seconds=1
         )
         kinds = {kind.name: kind.number for kind in self.schema.kinds.values()}
         self.reader = self.store.reader(kinds, settings.members)
