@@ -131,6 +131,7 @@ def _opened(settings: Settings, folder: DataFolder, listener: socket.socket) -> 
     telemetry.watch_plans(lambda: engine.answered_by_plans)
     telemetry.watch_store(store.stats, lambda: len(catalog.segments))
     telemetry.watch_imports(imports.counts)
+    telemetry.watch_audiences(reader, catalog.audience_ids, settings.metrics.audiences_max)
     history = _history(settings, telemetry, store, catalog)
     app = build_app(
         settings=settings,

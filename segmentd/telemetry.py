@@ -1,7 +1,8 @@
 """Metrics: what Prometheus reads at `/metrics`.
 
 Owns the registry, every metric's name and help, and the observers that other parts call. Never reads a clock and never
-names a key, an identifier, an audience or a segment: a metric may be read by anybody who reaches the port.
+names a key, an identifier or a segment: a metric may be read by anybody who reaches the port. Audiences are named in
+one place (`segmentd.audiencemetrics`), bounded by a setting.
 
 Invariants:
 1. Labels have few values: route templates, known methods, statuses, closed vocabularies.
@@ -12,7 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -22,6 +23,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from segmentd import __version__
+from segmentd.audiencemetrics import AudienceMetrics, KnowsAudiences
 from segmentd.requestmetrics import RequestMetrics
 
 _SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -192,6 +194,12 @@ class Telemetry:
     def watch_imports(self, counts: Callable[[], ImportNumbers]) -> None:
         """Show what imports have done since the start, and how many there are."""
         self.registry.register(_ImportCollector(counts))
+
+    def watch_audiences(
+        self, audiences: KnowsAudiences, of_segments: Callable[[], Iterable[str]], audiences_max: int
+    ) -> None:
+        """Show as of when audiences are known; of at most so many, those of segments first."""
+        self.registry.register(AudienceMetrics(audiences, of_segments, audiences_max))
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """(body, content type): Prometheus text, or OpenMetrics if `accept` asks for it."""

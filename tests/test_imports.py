@@ -14,6 +14,7 @@ ALONE = {"keyfile", "lateness", "logs", "processmetrics", "supervisor", "telemet
 
 # What each part of segmentd may import from segmentd, beside itself.
 MAY_IMPORT = {
+    "audiencemetrics": set[str](),
     "domain": set[str](),
     "settings": set[str](),
     "keyfile": set[str](),
@@ -22,7 +23,7 @@ MAY_IMPORT = {
     "processmetrics": set[str](),
     "requestmetrics": set[str](),
     "supervisor": set[str](),
-    "telemetry": {"requestmetrics"},
+    "telemetry": {"audiencemetrics", "requestmetrics"},
     "storage": {"domain", "settings"},
     "runtime": {"storage", "domain", "settings"},
     "cluster": {"runtime", "storage", "domain", "settings", "keyfile"},
@@ -75,7 +76,7 @@ OWNED = {
     "click": {"cli", "commands"},
     "httpx": {"client"},
     "coredis": {"cluster"},
-    "prometheus_client": {"processmetrics", "requestmetrics", "telemetry"},
+    "prometheus_client": {"audiencemetrics", "processmetrics", "requestmetrics", "telemetry"},
 }
 
 

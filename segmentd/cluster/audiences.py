@@ -14,7 +14,7 @@ from segmentd.cluster.keyspace import token_of
 from segmentd.cluster.registry import Entry, Registry
 from segmentd.domain.events import Change
 from segmentd.domain.gate import Gate
-from segmentd.domain.membership import V_BITS
+from segmentd.domain.membership import V_BITS, ts_ms_of
 from segmentd.domain.refusals import LimitReached
 from segmentd.domain.shard import Word
 from segmentd.runtime.audiences import Deletion
@@ -109,6 +109,13 @@ class Audiences:
         number = self._numbers.get(audience_id)
         floor = 0 if number is None else self.gate.floors.get(number, 0)
         return max(floor, self._floors.get(audience_id, 0))
+
+    def last_import_ms(self, audience_id: str) -> int:
+        """T of the latest import, 0 if there was none."""
+        number = self._numbers.get(audience_id)
+        floor = 0 if number is None else self.gate.floors.get(number, 0)
+        # A floor that is not above that of a deletion before it is the deletion's.
+        return ts_ms_of(floor) if floor > self._floors.get(audience_id, 0) else 0
 
     def unknown(self, changes: Iterable[Change]) -> set[str]:
         """Ids that no audience has yet. Raises LimitReached if there would be too many."""

@@ -5,7 +5,7 @@ snapshot over a whole cluster: what is read is as of the moment when its piece w
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from heapq import heapify, heapreplace
 from typing import Final
 
@@ -77,7 +77,7 @@ class ClusterMembers:
         await self._registry.refresh()
         return self._audiences.ids()
 
-    async def facts(self, audiences: Sequence[str]) -> list[AudienceFacts]:
+    async def facts(self, audiences: Iterable[str]) -> list[AudienceFacts]:
         """See MembersReader."""
         return await self._reads.facts(audiences)
 

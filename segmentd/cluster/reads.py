@@ -62,7 +62,7 @@ class Reads:
         with self._place():
             return await self._memberships(key)
 
-    async def facts(self, audiences: Sequence[str]) -> list[AudienceFacts]:
+    async def facts(self, audiences: Iterable[str]) -> list[AudienceFacts]:
         """See MembersReader."""
         with self._place():
             return await self._facts(audiences)
@@ -141,7 +141,7 @@ class Reads:
         answers = await self._ask(range(self._keyspace.partitions), build)
         return [sum(int(counts[at] or 0) for (counts,) in answers.values()) for at in range(len(audiences))]
 
-    async def _facts(self, audiences: Sequence[str]) -> list[AudienceFacts]:
+    async def _facts(self, audiences: Iterable[str]) -> list[AudienceFacts]:
         await self._registry.refresh()
         known = [audience for audience in audiences if self._audiences.number(audience) is not None]
         if not known:
@@ -158,6 +158,7 @@ class Reads:
                 audience,
                 sum(int(counts[at] or 0) for counts, _ in answers),
                 ts_ms_of(max(int(latest[at] or 0) for _, latest in answers)),
+                self._audiences.last_import_ms(audience),
             )
             for at, audience in enumerate(known)
         ]

@@ -1,7 +1,7 @@
 // Audiences that events and imports have named; those without a segment wait for one.
 
 import { get } from "./api.js";
-import { code, count, el, problem, table, time } from "./dom.js";
+import { code, count, el, lastImport, problem, table, time } from "./dom.js";
 import { segmentForm } from "./segmentform.js";
 
 const PAGE = 50;
@@ -26,8 +26,7 @@ export async function audiencesView(main) {
         { title: "Audience", kind: "name", cell: (row) => code(row.audience_id) },
         { title: "Members", kind: "number", cell: (row) => count(row.size) },
         { title: "Last event", kind: "number", cell: (row) => time(row.last_event) },
-        { title: "Last import", kind: "number", cell: (row) => row.last_import
-          ? el("a", { href: `#/imports/${encodeURIComponent(row.last_import.id)}` }, time(row.last_import.as_of)) : "–" },
+        { title: "Last import", kind: "number", cell: lastImport },
         { title: "Segments", cell: (row) => row.segment_ids.length
           ? row.segment_ids.map((id) => el("a", { class: "chip", href: `#/segments/${id}`, text: id }))
           : el("button", { type: "button", class: "small",

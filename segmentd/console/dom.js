@@ -110,5 +110,11 @@ export function time(at) {
   return el("time", { datetime: date.toISOString(), title: date.toISOString(), text: `${day} ${clock}` });
 }
 
+/** The T of an audience's latest list, with the way to its report as long as that is kept. */
+export function lastImport(audience) {
+  const { last_import: job, last_import_as_of: at } = audience ?? {};
+  return job && job.as_of === at ? el("a", { href: `#/imports/${encodeURIComponent(job.id)}` }, time(job.as_of)) : time(at);
+}
+
 export const code = (text) => el("code", { text });
 export const badge = (kind, text) => el("span", { class: `badge ${kind}`, text });

@@ -2,7 +2,7 @@
 
 import { ask, download, get, query } from "./api.js";
 import { chart } from "./charts.js";
-import { code, compact, count, el, facts, field, options, problem, table, tell, time } from "./dom.js";
+import { code, compact, count, el, facts, field, lastImport, options, problem, table, tell, time } from "./dom.js";
 import { deleteForm, segmentForm } from "./segmentform.js";
 
 const PAGE = 50;
@@ -18,6 +18,8 @@ export async function segmentView(main, context, id) {
     el("button", { type: "button", class: "quiet danger-text", text: "Delete",
       onclick: () => deleteForm({ id, revision, done: () => (location.hash = "#/segments") }) }));
   const size = el("span", { text: "–" });
+  const event = el("span", { text: "–" });
+  const list = el("span", { text: "–" });
   const history = el("div");
   const members = el("section", { "aria-labelledby": "members-title" });
   main.replaceChildren(
@@ -25,19 +27,22 @@ export async function segmentView(main, context, id) {
     el("div", { class: "title" }, el("h1", { text: id }), head),
     body.description ? el("p", { class: "lead", text: body.description }) : "",
     facts([
-      ["Members", size], ["Audience", code(audience)], ["Revision", revision],
+      ["Members", size], ["Last event", event], ["Last import", list], ["Audience", code(audience)], ["Revision", revision],
       ...Object.entries(body.metadata).map(([name, value]) => [name, value]),
     ]),
     history, members);
   await Promise.all([
     membersSection(members, id, audience, context.status.identifiers),
     context.every(5000, async () => {
-      const [found, { sizes }] = await Promise.all([
+      const [found, { sizes }, { audiences: [known] }] = await Promise.all([
         query("query Size($name: String!) { audience(name: $name) { size } }", { name: id }),
         get(`/v3/status/sizes?segments=${id}`),
+        get(`/v3/audiences?first=1&segments=${id}`),
       ]);
       if (!found.audience) return;
       size.textContent = count(found.audience.size);
+      event.replaceChildren(time(known?.last_event));
+      list.replaceChildren(lastImport(known));
       const points = [...(sizes[id] ?? []), [Date.now() / 1000, found.audience.size]];
       history.replaceChildren(chart("Members over the last day", points.map(([at]) => at),
         [{ name: "members", values: points.map(([, value]) => value) }], (value) => (value === null ? "–" : compact(value))));

@@ -2,7 +2,7 @@
 
 import { get, query } from "./api.js";
 import { sparkline } from "./charts.js";
-import { compact, code, count, duration, el, field, rate, table, tell } from "./dom.js";
+import { compact, code, count, duration, el, field, rate, table, tell, time } from "./dom.js";
 import { segmentForm } from "./segmentform.js";
 
 const PAGE = 25;
@@ -33,10 +33,14 @@ export async function segmentsView(main, context) {
       const filter = search.value.trim() ? { name_contains: search.value.trim() } : null;
       const { audiences } = await query(LIST, { first: PAGE, after, filter });
       const nodes = audiences.edges.map((edge) => edge.node);
-      const { sizes } = nodes.length ? await get(`/v3/status/sizes?segments=${nodes.map((node) => node.name).join(",")}`) : { sizes: {} };
+      const names = nodes.map((node) => node.name).join(",");
+      const [{ sizes }, { audiences: known }] = nodes.length
+        ? await Promise.all([get(`/v3/status/sizes?segments=${names}`), get(`/v3/audiences?first=${PAGE}&segments=${names}`)])
+        : [{ sizes: {} }, { audiences: [] }];
       if (mine !== turn || !context.live) return;
       const now = Date.now() / 1000;
-      rows.push(...nodes.map((node) => ({ ...node, history: [...(sizes[node.name] ?? []), [now, node.size]] })));
+      const asOf = Object.fromEntries(known.map((audience) => [audience.audience_id, Math.max(audience.last_event, audience.last_import_as_of) || null]));
+      rows.push(...nodes.map((node) => ({ ...node, as_of: asOf[node.external_audience_id], history: [...(sizes[node.name] ?? []), [now, node.size]] })));
       ({ hasNextPage: more, endCursor: after } = audiences.pageInfo);
       total = audiences.totalCount;
       draw(list, rows, total, more ? next : null, Boolean(filter));
@@ -61,6 +65,7 @@ function draw(list, rows, total, next, searched) {
       { title: "Audience", cell: (row) => code(row.external_audience_id) },
       { title: "Members", kind: "number", cell: (row) => count(row.size) },
       { title: "Last day", kind: "line-cell", cell: (row) => sparkline(row.history, `Size of ${row.name}`) },
+      { title: "Known as of", kind: "number", cell: (row) => time(row.as_of) },
       { title: "Revision", kind: "number", cell: (row) => String(row.revision) },
     ], rows, searched ? "No segment has that in its name." : "There is no segment yet. Create one, or look at the audiences that events and imports have named."),
     el("p", { class: "note", role: "status", text: rows.length ? `${count(rows.length)} of ${count(total)}` : "" }),

@@ -54,14 +54,19 @@ class AudiencesApi:
         yield Route("/v3/audiences/{audience_id}/deletions/{deletion_id}", {"GET": Operation(self.deletion, "private")})
 
     async def list_page(self, request: Request) -> Answer:
-        """200 with a page of audiences, by id; `without_segment`: only those that no segment names."""
+        """200 with a page of audiences, by id.
+
+        `without_segment`: only those that no segment names. `segments`: only those that these segments name.
+        """
         fields = query_of(request)
         first, after = first_of(fields, PAGE_MAX), after_of(fields, AUDIENCE)
-        await self._reader.settled()
         ids = await self._reader.audience_ids()
         if truth_of(fields, "without_segment"):
             named = {segment.definition.external_audience_id for segment in self._catalog.segments.values()}
             ids = [audience_id for audience_id in ids if audience_id not in named]
+        if "segments" in fields:
+            wanted = self._named_by(fields["segments"].split(","))
+            ids = [audience_id for audience_id in ids if audience_id in wanted]
         start = bisect_right(ids, after.decode(errors="replace")) if after else 0
         page = ids[start : start + first]
         has_more = start + len(page) < len(ids)
@@ -76,7 +81,6 @@ class AudiencesApi:
 
     async def get(self, request: Request) -> Answer:
         """200 with one audience, 404."""
-        await self._reader.settled()
         found = await self._shown([request.params["audience_id"]])
         if not found:
             raise NotFound("Audience not found.")
@@ -98,6 +102,11 @@ class AudiencesApi:
             raise NotFound("Deletion not found.")
         return json_answer(200, _deletion_shown(deletion))
 
+    def _named_by(self, segment_ids: Sequence[str]) -> set[str]:
+        segments = self._catalog.segments
+        found = (segments.get(segment_id) for segment_id in segment_ids)
+        return {segment.definition.external_audience_id for segment in found if segment is not None}
+
     async def _shown(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         segments: defaultdict[str, list[str]] = defaultdict(list)
         for segment_id in self._catalog.segment_ids():
@@ -112,6 +121,7 @@ class AudiencesApi:
             "size": facts.size,
             "last_event": facts.last_event_ms / 1000 if facts.last_event_ms else None,
             "last_import": None if imported is None else shown(imported),
+            "last_import_as_of": facts.last_import_ms / 1000 if facts.last_import_ms else None,
             "segment_ids": segment_ids,
         }
 

@@ -62,7 +62,8 @@ def _get(name: str, summary: str, schema: str, *statuses: int) -> Json:
 def _audiences() -> Json:
     without = _query("without_segment", "Only audiences that no segment names.", {"type": "boolean"})
     listed = _get("listAudiences", "External audiences, by id.", "Audiences", 400)
-    return {**listed, "parameters": [*_page(PAGE_MAX), without]}
+    segments = _query("segments", "Only audiences that one of these segments names; commas between them.", _TEXT)
+    return {**listed, "parameters": [*_page(PAGE_MAX), without, segments]}
 
 
 def _audience() -> Json:
@@ -144,8 +145,12 @@ def member_schemas() -> Json:
     audience = {
         "audience_id": _TEXT,
         "size": _COUNT,
-        "last_event": _SECONDS_OR_NOT,
+        "last_event": {**_SECONDS_OR_NOT, "description": "The largest `ts` of its events."},
         "last_import": {"anyOf": [ref("Import"), {"type": "null"}]},
+        "last_import_as_of": {
+            **_SECONDS_OR_NOT,
+            "description": "The T of its latest whole list; known for ever, while the job itself is kept for a time.",
+        },
         "segment_ids": {"type": "array", "items": _TEXT},
     }
     member = {"identifier": _TEXT, "value": _TEXT, "qualified_at": _SECONDS, "source": _TEXT}

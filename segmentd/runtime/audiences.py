@@ -6,11 +6,12 @@ given twice: a deleted audience leaves its number, and the memberships that stil
 step for whoever looks, however long it takes to sweep up.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
 from segmentd.domain.events import Change
+from segmentd.domain.freshness import Freshness
 from segmentd.domain.membership import AUDIENCE_NUMBER_MAX, V_BITS
 from segmentd.domain.refusals import LimitReached
 from segmentd.domain.shard import Word
@@ -46,6 +47,8 @@ class AudienceTable:
         self.deletions: dict[int, Deletion] = {}
         """By the number that the audience had."""
         self._floors: dict[str, int] = {}
+        self.freshness = Freshness()
+        """Of what is durable."""
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -65,6 +68,10 @@ class AudienceTable:
     def ids(self) -> list[str]:
         """The ids of all audiences, sorted."""
         return sorted(self._numbers)
+
+    def by_number(self) -> Iterator[str]:
+        """The ids of all audiences, those that were heard of first before the others."""
+        return iter(self._numbers)
 
     def id(self, number: int) -> str:
         """The id of a number that is in use or was."""

@@ -199,6 +199,7 @@ class Committer:
             return
         self._publication.publish(seq)
         self._audiences.saved(len(record.audiences))
+        self._audiences.freshness.note(record.changes)
         self._raise_gate(record)
         seconds = trio.current_time() - start
         changes = [*record.changes, *record.imported] if record.imported else record.changes

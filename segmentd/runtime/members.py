@@ -1,14 +1,17 @@
-"""Reading members and audiences from the index of the embedded store.
+"""Reading members from the index of the embedded store, and what is known of audiences from memory.
 
 Pages are read on the loop's thread: a bounded number of rows in one short transaction. Whole audiences are read by a
 child process.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from itertools import chain
 
 import trio
 
+from segmentd.domain.gate import Gate
 from segmentd.domain.members import MembersPage
+from segmentd.domain.membership import ts_ms_of
 from segmentd.domain.refusals import StoreUnavailable
 from segmentd.runtime.audiences import AudienceTable
 from segmentd.runtime.exporting import Export, Exporter
@@ -26,6 +29,7 @@ class LocalMembers:
         self,
         index: Index,
         audiences: AudienceTable,
+        gate: Gate,
         sizes: Mapping[int, int],
         barrier: Callable[[], Awaitable[object]],
         storage: StorageSettings,
@@ -37,6 +41,7 @@ class LocalMembers:
         """barrier: waits until the index has all that is in the journal. kinds: high-confidence ones, by name."""
         self._index = index
         self._audiences = audiences
+        self._gate = gate
         self._sizes = sizes
         self._barrier = barrier
         self._storage = storage
@@ -59,17 +64,35 @@ class LocalMembers:
         """See MembersReader."""
         return self._audiences.ids()
 
-    async def facts(self, audiences: Sequence[str]) -> list[AudienceFacts]:
+    def audiences_count(self) -> int:
+        """How many audiences there are."""
+        return len(self._audiences)
+
+    async def facts(self, audiences: Iterable[str]) -> list[AudienceFacts]:
         """See MembersReader."""
-        found: list[AudienceFacts] = []
-        with self._index.reading() as txn:
-            for audience in audiences:
-                number = self._audiences.number(audience)
-                if number is not None:
-                    row = self._index.audience(txn, number)
-                    last_event_ms = 0 if row is None else row.last_event_ms
-                    found.append(AudienceFacts(audience, self._sizes.get(number, 0), last_event_ms))
-        return found
+        numbered = ((audience, self._audiences.number(audience)) for audience in audiences)
+        return [self._facts(audience, number) for audience, number in numbered if number is not None]
+
+    def fresh(self, first: Iterable[str], audiences_max: int) -> list[AudienceFacts]:
+        """About at most so many audiences: those of `first`, then the others in the order in which they came up."""
+        found: dict[str, int] = {}
+        for audience in chain(first, self._audiences.by_number()):
+            if len(found) >= audiences_max:
+                break
+            if (number := self._audiences.number(audience)) is not None:
+                found[audience] = number
+        return [self._facts(audience, number) for audience, number in found.items()]
+
+    def _facts(self, audience: str, number: int) -> AudienceFacts:
+        floor = self._gate.floors.get(number, 0)
+        # A floor that is not above that of a deletion before it is the deletion's.
+        imported = floor > self._audiences.inherited_floor(audience)
+        return AudienceFacts(
+            audience,
+            self._sizes.get(number, 0),
+            self._audiences.freshness.event_ms(number),
+            ts_ms_of(floor) if imported else 0,
+        )
 
     async def page(self, audience: str, after: bytes, first: int) -> MembersPage:
         """See MembersReader."""

@@ -4,7 +4,7 @@ A store that has everything in this process answers queries with plain calls (`M
 others for it is waited for (`AwaitedReader`). What writes, and what only people look at, is awaited with both.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -156,6 +156,8 @@ class AudienceFacts(msgspec.Struct, frozen=True):
     """Qualified members now."""
     last_event_ms: int
     """The largest `ts` of its events, 0 if there was none."""
+    last_import_ms: int
+    """The T of its latest whole list, from the moment on that its listed ones are members; 0 if there was none."""
 
 
 class MembersReader(Protocol):
@@ -171,8 +173,8 @@ class MembersReader(Protocol):
     async def audience_ids(self) -> list[str]:
         """All audiences, sorted."""
 
-    async def facts(self, audiences: Sequence[str]) -> list[AudienceFacts]:
-        """About these audiences, in order; those that are unknown are left out."""
+    async def facts(self, audiences: Iterable[str]) -> list[AudienceFacts]:
+        """About these audiences, in order; those that are unknown are left out. Has all that was acknowledged."""
 
     async def page(self, audience: str, after: bytes, first: int) -> MembersPage:
         """At most `first` members behind the identifier key `after`, in key order; none of an unknown audience.

@@ -133,6 +133,7 @@ class LocalStore:
             progress=lambda count: log.info("recovering", identifiers=count),
         )
         self._deletions.load(recovered.audiences, recovered.deleted, self._shards, self.checkpointing)
+        self._audiences.freshness = recovered.freshness
         self._gate.load(recovered.floors.items(), recovered.forgotten.items())
         self.checkpointing.folded_seq = recovered.folded_seq
         self.publication.resume(self._journal.last_seq)
@@ -231,6 +232,7 @@ class LocalStore:
         return LocalMembers(
             self._index,
             self._audiences,
+            self._gate,
             self._sizes,
             self.checkpointing.barrier,
             self._storage,

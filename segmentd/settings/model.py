@@ -221,6 +221,12 @@ class ConsoleSettings(Section, frozen=True, kw_only=True):
     size_points_max: Annotated[int, Meta(ge=2, le=10_000)] = 288
 
 
+class MetricsSettings(Section, frozen=True, kw_only=True):
+    """[metrics]: what `/metrics` shows."""
+
+    audiences_max: Annotated[int, Meta(ge=0, le=10_000)] = 100
+
+
 class CorsSettings(Section, frozen=True, kw_only=True):
     """[cors]: which web pages may call the public paths from a browser."""
 
@@ -268,6 +274,7 @@ class Settings(Section, frozen=True, kw_only=True):
     compliance: ComplianceSettings = ComplianceSettings()
     rates: RatesSettings = RatesSettings()
     console: ConsoleSettings = ConsoleSettings()
+    metrics: MetricsSettings = MetricsSettings()
     cors: CorsSettings = CorsSettings()
     keys: dict[str, KeySettings] = field(default_factory=dict)
     log: LogSettings = LogSettings()

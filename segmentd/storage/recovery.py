@@ -5,6 +5,7 @@ from itertools import islice
 
 import msgspec
 
+from segmentd.domain.freshness import Freshness
 from segmentd.domain.segments import SegmentRecord
 from segmentd.domain.shard import Word
 from segmentd.storage.errors import StorageError
@@ -21,6 +22,7 @@ class Recovered(msgspec.Struct):
 
     audiences: dict[int, str] = {}
     sizes: dict[int, int] = {}
+    freshness: Freshness = msgspec.field(default_factory=Freshness)
     floors: dict[int, int] = {}
     deleted: dict[int, AudienceRow] = {}
     """Rows of the audiences that were deleted; what memory holds of those that are not `swept` must go."""
@@ -55,6 +57,7 @@ def recover(
         for number, row in index.audiences(txn):
             recovered.audiences[number] = row.audience_id
             recovered.sizes[number] = row.size
+            recovered.freshness.load(number, row.last_event_ms)
             if row.deleted_ms:
                 recovered.deleted[number] = row
             if row.floor:
@@ -74,6 +77,7 @@ def recover(
         recovered.audiences.update(record.audiences)
         recovered.segments.update((segment.segment_id, segment) for segment in record.segments)
         fold(record.changes)
+        recovered.freshness.note(record.changes)
         fold(record.imported)
         for number, floor in record.floors:
             recovered.floors[number] = max(floor, recovered.floors.get(number, 0))

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.console.conftest import OpenPage, shot, sign_in, written
 from tests.serverprocess import ServerProcess
@@ -40,9 +40,12 @@ def choose_file(page: Page, path: Path) -> None:
     page.get_by_label("Drop a list here").set_input_files(path)
 
 
+def fact_row(page: Page, term: str) -> Locator:
+    return page.locator("dl.facts > div").filter(has=page.get_by_text(term, exact=True))
+
+
 def fact(page: Page, term: str, value: str) -> None:
-    row = page.locator("dl.facts > div").filter(has=page.get_by_text(term, exact=True))
-    expect(row.locator("dd")).to_have_text(value)
+    expect(fact_row(page, term).locator("dd")).to_have_text(value)
 
 
 def test_only_a_private_key_signs_in_and_it_is_kept_nowhere(open_page: OpenPage, server: ServerProcess) -> None:
@@ -72,7 +75,7 @@ def test_signing_out_forgets_the_key_and_what_was_shown(console: Page, server: S
 
 
 def test_an_audience_without_a_segment_gets_one_that_is_complete_at_once(console: Page, server: ServerProcess) -> None:
-    send(server, "Spring:Campaign", ["u-1", "u-2", "u-3"], ts=time.time())
+    send(server, "Spring:Campaign", ["u-1", "u-2", "u-3"], ts=1_748_851_070)
     visit(console, "Audiences")
     console.get_by_role("button", name="Create segment for Spring:Campaign").click()
     dialog = console.get_by_role("dialog", name="New segment")
@@ -82,6 +85,8 @@ def test_an_audience_without_a_segment_gets_one_that_is_complete_at_once(console
     dialog.get_by_role("button", name="Create segment").click()
     expect(console.get_by_role("heading", level=1, name="spring_campaign")).to_be_visible()
     fact(console, "Members", "3")
+    expect(fact_row(console, "Last event").locator("time")).to_have_attribute("datetime", "2025-06-02T07:57:50.000Z")
+    fact(console, "Last import", "–")
     fact(console, "season", "spring = 2026")
     with server.client(server.private_key) as client:
         assert client.get("/v3/segments/spring_campaign").json() == {
@@ -92,6 +97,9 @@ def test_an_audience_without_a_segment_gets_one_that_is_complete_at_once(console
         }
     visit(console, "Audiences")
     expect(console.get_by_role("button", name="Create segment for Spring:Campaign")).to_have_count(0)
+    visit(console, "Segments")
+    row = console.get_by_role("row").filter(has_text="Spring:Campaign")
+    expect(row.locator("td[data-label='Known as of'] time")).to_have_attribute("datetime", "2025-06-02T07:57:50.000Z")
 
 
 def test_a_change_over_somebody_elses_change_is_refused_and_said(console: Page, server: ServerProcess) -> None:

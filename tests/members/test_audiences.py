@@ -21,7 +21,8 @@ def test_the_list_shows_size_last_event_and_segments_page_by_page(client: httpx.
     rest = client.get("/v3/audiences", params={"first": "2", "after": first["next"]}).json()
     assert (first["total"], rest["next"]) == (3, None)
     assert [*first["audiences"], *rest["audiences"]] == [
-        {"audience_id": name, "size": 1, "last_event": last, "last_import": None, "segment_ids": ids}
+        {"audience_id": name, "size": 1, "last_event": last, "segment_ids": ids}
+        | {"last_import": None, "last_import_as_of": None}
         for name, last, ids in (("blue", TS, ["c"]), ("green", TS, []), ("red", TS + 0.5, ["a", "b"]))
     ]
     assert client.get("/v3/audiences/green").json() == first["audiences"][1]
@@ -76,3 +77,13 @@ def test_a_deletion_goes_on_after_a_kill(tmp_path: Path, failpoint: str | None) 
     checked = server.check()
     assert checked.returncode == 0, checked.stdout
     assert " 100 memberships, 100 members, 1 audiences" in checked.stdout
+
+
+def test_the_list_can_be_of_the_audiences_of_some_segments(client: httpx.Client) -> None:
+    for segment_id, audience in (("a", "red"), ("b", "blue"), ("c", "blue")):
+        segment(client, segment_id, audience)
+    send(client, [event(name, ("fs_user_id", "u", TS)) for name in ("red", "blue", "green")])
+    for segments, expected in (("a", ["red"]), ("c,b,unknown", ["blue"]), ("a,b", ["blue", "red"]), ("", [])):
+        found = client.get("/v3/audiences", params={"segments": segments}).json()
+        assert [audience["audience_id"] for audience in found["audiences"]] == expected
+        assert found["total"] == len(expected)

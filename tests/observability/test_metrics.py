@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.members.service import wait_until
 from tests.programs import find_program
 from tests.serverprocess import ServerProcess
 from tests.sources import ROOT
@@ -22,6 +23,7 @@ def _exported(text: str) -> dict[str, str]:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     sections = {"server": {"followers": 1}}
     with ServerProcess(tmp_path_factory.mktemp("server"), sections) as server, server.client() as client:
+        wait_until(lambda: "segmentd_following_record" in client.get("/metrics").text)
         return {name: kind for name, kind in _exported(client.get("/metrics").text).items() if "_created" not in name}
 
 
