@@ -66,8 +66,10 @@ def test_the_wheel_has_every_file_of_the_package_and_the_examples(environment: P
     assert Path("py.typed") in ours
     assert sorted(path for path in ours if not (installed / path).is_file()) == []
     shared = environment / "share" / "segmentd"
-    for name in ("config/default.toml", "config/development.toml", "systemd/segmentd.service"):
-        assert (shared / name).is_file(), name
+    for folder in ("config", "deploy/systemd", "deploy/prometheus", "deploy/grafana"):
+        ours_shared = {path.name for path in (ROOT / folder).iterdir()}
+        assert ours_shared
+        assert {path.name for path in (shared / Path(folder).name).iterdir()} == ours_shared
 
 
 def test_what_was_installed_serves_and_its_data_is_sound(environment: Path, tmp_path: Path) -> None:
