@@ -27,10 +27,12 @@ from segmentd.commands.imports import import_files
 from segmentd.commands.keys import keys
 from segmentd.commands.options import DONE, FAILED, MISUSED, Failure, configured, settings_of
 from segmentd.commands.send import send
+from segmentd.logstream import keep_standard_streams
 
 
 def main() -> None:
     """Run the command line of this process and end it."""
+    keep_standard_streams()
     sys.exit(run(sys.argv[1:]))
 
 

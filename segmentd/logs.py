@@ -7,6 +7,7 @@ Invariants:
 2. A line written while a request is served carries its `request_id`, and its `traceparent` if it had one.
 3. A traceback never shows the values of variables: they may be secrets or people's identifiers.
 4. What clients said cannot begin a line or move a terminal's cursor: JSON escapes it, and so does the form for people.
+5. A log that cannot be written costs lines and never fails or holds up what they are about (`segmentd/logstream.py`).
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ import logging
 import sys
 from contextvars import ContextVar
 from io import StringIO
-from typing import Literal, TextIO
+from typing import Literal, TextIO, cast
 
 import msgspec
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
+from segmentd.logstream import LogStream
+
 LIBRARY_LEVEL = logging.WARNING  # Libraries tell of their normal work at `info`; that is ours to tell.
+
+_target = LogStream(None)
 
 
 class RequestContext(msgspec.Struct, frozen=True):
@@ -38,11 +43,14 @@ current_request: ContextVar[RequestContext | None] = ContextVar("segmentd_reques
 
 def configure(form: Literal["json", "human"], level: str, stream: TextIO | None = None) -> None:
     """Send the log to `stream` (stderr if None). level: debug, info, warning or error."""
-    target = sys.stderr if stream is None else stream
+    global _target  # noqa: PLW0603  # one process has one log, as structlog and logging have it too
+    _target = LogStream(sys.stderr if stream is None else stream)
+    target = cast("TextIO", _target)
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         _add_request,
+        _Losses(_target),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -55,6 +63,31 @@ def configure(form: Literal["json", "human"], level: str, stream: TextIO | None 
         cache_logger_on_first_use=False,
     )
     _configure_libraries(target, max(number, LIBRARY_LEVEL), shared, last)
+
+
+def lines_lost() -> int:
+    """How many lines could not be written since the log was configured."""
+    return _target.lines_lost
+
+
+def say_on_stdout(line: str) -> None:
+    """Print a line that somebody waits for; the log has it too, so that nobody being there is no reason to end."""
+    said = LogStream(sys.stdout)
+    said.write(line + "\n")
+    if said.lines_lost:
+        structlog.get_logger(__name__).warning("stdout cannot be written", line=line)
+
+
+class _Losses:
+    """Says with a line how many before it could not be written."""
+
+    def __init__(self, target: LogStream) -> None:
+        self._target = target
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        if lost := self._target.take_lost():
+            event["lines_lost"] = lost
+        return event
 
 
 def _last(form: Literal["json", "human"], *, colors: bool) -> list[Processor]:

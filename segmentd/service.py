@@ -175,7 +175,7 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
                     )
                     await edge.start(partial(serving, parts.app, listener, settings.server))
                     # The promised line.
-                    print(f"listening on {url_of(listener, tls=settings.server.is_tls)}", flush=True)
+                    logs.say_on_stdout(f"listening on {url_of(listener, tls=settings.server.is_tls)}")
                     await _recover(parts.store, parts.catalog)
                     await parts.imports.load()
                     await parts.forgetting.load()

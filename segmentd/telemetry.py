@@ -22,7 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from segmentd import __version__
+from segmentd import __version__, logs
 from segmentd.audiencemetrics import AudienceMetrics, KnowsAudiences
 from segmentd.requestmetrics import RequestMetrics
 
@@ -63,6 +63,8 @@ class Telemetry:
         self._define_edge()
         self._define_storage()
         ProcessCollector(registry=self.registry)
+        lost = "Lines of the log that could not be written: its disk is full, or its reader gone or asleep."
+        self.registry.register(_CountCollector("segmentd_log_lines_lost", lost, logs.lines_lost))
         build = Gauge(
             "segmentd_build_info", "Version of segmentd and of Python.", ["version", "python"], registry=self.registry
         )
@@ -171,7 +173,8 @@ class Telemetry:
 
     def watch_plans(self, answered: Callable[[], int]) -> None:
         """Show how many queries plans have answered. answered: the count since the start."""
-        self.registry.register(_PlansCollector(answered))
+        described = "Queries that a compiled plan has answered; the others were executed or refused."
+        self.registry.register(_CountCollector("segmentd_graphql_planned", described, answered))
 
     def watch_store(self, stats: Callable[[], msgspec.Struct], segments: Callable[[], int]) -> None:
         """Show the store's numbers. stats: a struct whose fields are integers. segments: how many are defined."""
@@ -215,16 +218,15 @@ def _counted(counter: Counter) -> float:
     return next(sample.value for metric in counter.collect() for sample in metric.samples if "_total" in sample.name)
 
 
-class _PlansCollector:
-    """Asks for the count at each scrape."""
+class _CountCollector:
+    """Asks for a count at each scrape."""
 
-    def __init__(self, answered: Callable[[], int]) -> None:
-        self._answered = answered
+    def __init__(self, name: str, described: str, count: Callable[[], int]) -> None:
+        self._name, self._described, self._count = name, described, count
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """One counter."""
-        help_ = "Queries that a compiled plan has answered; the others were executed or refused."
-        yield CounterMetricFamily("segmentd_graphql_planned", help_, value=self._answered())
+        yield CounterMetricFamily(self._name, self._described, value=self._count())
 
 
 class _StoreCollector:
