@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from segmentd.settings import StorageSettings
+from segmentd.storage.answering import answer
 from segmentd.storage.checkpoint import fold
 from segmentd.storage.errors import StorageError
 from segmentd.storage.folder import DataFolder
@@ -71,7 +72,7 @@ def main(argument: str) -> int:
     except StorageError as error:
         # Said as the answer to the first command, so that the server's log has the reason.
         for _ in sys.stdin:
-            _tell(FoldReport(error=str(error)))
+            answer(FoldReport(error=str(error)))
             break
         return 1
     for line in sys.stdin:
@@ -79,7 +80,7 @@ def main(argument: str) -> int:
         while more:
             report = _step(line.split(), journal, index, arguments.changes_max)
             more = report.more and not line.startswith("sweep")
-            _tell(report)
+            answer(report)
     index.close()
     journal.close()
     return 0
@@ -100,11 +101,6 @@ def _opened(arguments: CheckpointerArguments) -> tuple[Journal, Index]:
     journal.reader_check()
     index.reader_check()
     return journal, index
-
-
-def _tell(report: FoldReport) -> None:
-    sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
-    sys.stdout.flush()
 
 
 def _step(command: list[str], journal: Journal, index: Index, changes_max: int) -> FoldReport:

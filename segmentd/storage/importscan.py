@@ -14,6 +14,7 @@ from typing import BinaryIO, cast
 import lmdb
 import msgspec
 
+from segmentd.storage.answering import answer
 from segmentd.storage.errors import StorageError
 from segmentd.storage.index import AUDIENCE_KEY, V_VALUE, Index
 from segmentd.storage.stager import quiet_child
@@ -113,7 +114,7 @@ def main(argument: str) -> int:
         report = scan(msgspec.json.decode(argument, type=ScanArguments))
     except (StorageError, OSError, lmdb.Error) as error:
         report = ScanReport(error=str(error))
-    sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    answer(report)
     return 0
 
 

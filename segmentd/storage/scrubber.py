@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from segmentd.storage.answering import answer
 from segmentd.storage.checkpoint import fold
 from segmentd.storage.errors import StorageError
 from segmentd.storage.failpoints import hit
@@ -94,8 +95,7 @@ def main(argument: str) -> int:
             report = ScrubReport(seq=commands[line.strip()]())
         except (StorageError, OSError) as error:
             report = ScrubReport(error=str(error))
-        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
-        sys.stdout.flush()
+        answer(report)
     return 0
 
 

@@ -20,6 +20,7 @@ import msgspec
 from segmentd.domain.identifiers import IdentifierKind, IdentifierSchema
 from segmentd.domain.importjob import Form, Reject
 from segmentd.domain.wholelist import CsvForm, FileRules, JsonForm, Row, UnreadableFile
+from segmentd.storage.answering import answer
 from segmentd.storage.csvrecords import EMPTY, Place, csv_header, csv_lines, csv_records
 from segmentd.storage.failpoints import hit
 from segmentd.storage.sortedfile import DistinctValues
@@ -209,20 +210,10 @@ def quiet_child() -> None:
 def main(argument: str) -> int:
     """Stage standard input."""
     quiet_child()
-
-    def tell(report: StagingReport) -> None:
-        try:
-            sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # The server has died; the next one stages the file again. Nobody listens, also not to the flush at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-
     stage(
         msgspec.json.decode(argument, type=StagerArguments),
         lambda size: os.read(sys.stdin.fileno(), min(size, READ_BYTES)),
-        tell,
+        answer,
     )
     return 0
 
