@@ -102,10 +102,11 @@ def serve(config: Path | None, data: str | None, listen: str | None, followers: 
     settings = settings_of(config, data, listen, followers)
     from segmentd import service
     from segmentd.storage.errors import StorageError
+    from segmentd.storekind import StartError
 
     try:
         return service.run(settings)
-    except (service.StartError, StorageError) as error:
+    except (StartError, StorageError) as error:
         raise Failure(str(error)) from None
 
 

@@ -3,14 +3,16 @@
 The nesting of the nurseries is the shutdown order. SIGTERM or SIGINT → stop accepting and refuse new requests (503) →
 answer those in flight → drain the catalog, the committer and the shards → close LMDB → give the folder's lock back.
 A SIGKILL at any moment is safe as well: what was acknowledged is in the journal.
+
+What depends on the store is made in one place (`_opened_kind`) and is known here as a `StoreKind` alone.
 """
 
 import errno
-import gc
 import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,29 +21,23 @@ import structlog
 import trio
 
 from segmentd import lateness, logs
-from segmentd.domain.identifiers import IdentifierSchema
-from segmentd.followers.neighbours import Neighbours
-from segmentd.graphql.engine import GraphQLEngine
+from segmentd.embedded import Embedded
 from segmentd.http.app import App, Insight, build_app
 from segmentd.http.auth import Keyring
 from segmentd.http.readiness import Readiness
 from segmentd.http.server import open_listener, serve, url_of
 from segmentd.http.tls import CertificateError, Certificates
 from segmentd.http.traffic import counts_of
-from segmentd.identifiers import identifier_schema
 from segmentd.keyfile import KeyFileError, path_in
-from segmentd.runtime.catalog import Catalog
-from segmentd.runtime.forgetnotes import FolderNotes
 from segmentd.runtime.forgetting import Forgetting
 from segmentd.runtime.history import History
 from segmentd.runtime.importbucket import BucketUnusableError
 from segmentd.runtime.imports import Imports
 from segmentd.runtime.observing import RememberingObserver
-from segmentd.runtime.seam import AudienceMembers
-from segmentd.runtime.store import LocalStore
 from segmentd.settings import Settings
 from segmentd.storage.errors import StorageError
 from segmentd.storage.folder import DataFolder
+from segmentd.storekind import Making, StartError, StoreKind
 from segmentd.supervisor import Supervisor, obey_hangups
 from segmentd.telemetry import Telemetry
 
@@ -50,10 +46,6 @@ _LEFTOVER_SECONDS_MAX: Final = 2.0
 _LISTEN_AGAIN_SECONDS: Final = 0.05
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-
-class StartError(Exception):
-    """The service cannot start; the message names the reason."""
 
 
 def run(settings: Settings) -> int:
@@ -90,127 +82,102 @@ def _first(group: BaseExceptionGroup[Exception]) -> Exception:
 class _Parts(NamedTuple):
     """Everything that is open and waits to be run."""
 
+    kind: StoreKind
     keyring: Keyring
     telemetry: Telemetry
-    store: LocalStore
-    catalog: Catalog
     imports: Imports
     forgetting: Forgetting
     readiness: Readiness
     history: History
-    neighbours: Neighbours | None
     app: App
 
 
-def _opened(settings: Settings, folder: DataFolder, listener: socket.socket) -> _Parts:
+async def _opened_kind(making: Making) -> StoreKind:
+    """The store that the settings ask for. Raises StartError, StorageError."""
+    if making.settings.store.is_cluster:
+        try:
+            from segmentd.clustered import open_cluster  # noqa: PLC0415  # needs an extra
+        except ImportError as error:
+            raise StartError(f'[store] kind = "cluster" needs the extra segmentd[cluster]: {error}') from error
+        return await open_cluster(making)
+    return Embedded(making)
+
+
+async def _opened(settings: Settings, folder: DataFolder, listener: socket.socket, nursery: trio.Nursery) -> _Parts:
     """Open the store and put everything together. Raises StartError, StorageError."""
-    keyring = _keyring(settings)
     telemetry = Telemetry()
     observed = RememberingObserver(telemetry)
-    neighbours = Neighbours(settings, listener, telemetry, observed) if settings.server.followers else None
-    store = LocalStore(
-        folder,
-        storage=settings.storage,
-        runtime=settings.runtime,
-        limits=settings.limits,
-        observer=observed if neighbours is None else neighbours.ingest,
-        visible=None if neighbours is None else neighbours.visible,
-    )
-    store.on_new_generation = None if neighbours is None else neighbours.reopen
-    schema = identifier_schema(settings, store.kind_numbers(list(settings.identifiers)))
-    catalog = Catalog(
-        store.committer,
-        segments_max=settings.limits.segments_max,
-        retry_after_seconds=settings.runtime.retry_after_seconds,
-    )
-    imports = _imports(settings, schema, store)
-    reader = store.reader({kind.name: kind.number for kind in schema.kinds.values() if kind.is_high}, settings.members)
-    forgetting = _forgetting(settings, store, folder)
-    readiness = Readiness(settings.runtime.retry_after_seconds, store.failure)
-    engine = _engine(settings, schema, store, catalog, AudienceMembers(reader, imports.jobs))
+    kind = await _opened_kind(Making(settings, folder, listener, telemetry, observed, nursery))
+    keyring = _keyring(settings, kind)
+    imports = _imports(settings, kind)
+    forgetting = _forgetting(settings, kind)
+    readiness = Readiness(settings.runtime.retry_after_seconds, kind.store.failure)
+    engine, awaited = kind.queries(imports.jobs)
     telemetry.watch_plans(lambda: engine.answered_by_plans)
-    telemetry.watch_store(store.stats, lambda: len(catalog.segments))
+    telemetry.watch_store(kind.store.stats, lambda: len(kind.catalog.segments))
     telemetry.watch_imports(imports.counts)
-    telemetry.watch_audiences(reader, catalog.audience_ids, settings.metrics.audiences_max)
-    history = _history(settings, telemetry, store, catalog)
+    telemetry.watch_audiences(kind.fresh, partial(_audiences_shown, kind), settings.metrics.audiences_max)
+    history = _history(settings, telemetry, kind)
     app = build_app(
         settings=settings,
-        schema=schema,
-        store=store,
-        catalog=catalog,
+        schema=kind.schema,
+        store=kind.store,
+        catalog=kind.catalog,
         imports=imports,
-        reader=reader,
-        deletes=store,
+        reader=kind.members,
+        deletes=kind.store,
         forgetting=forgetting,
         engine=engine,
         keyring=keyring,
         readiness=readiness,
         telemetry=telemetry,
-        insight=Insight(store.memberships_of, store.stats, observed, history),
-        elsewhere=neighbours,
-        published=None if neighbours is None else store.publication,
+        insight=Insight(kind.store.memberships_of, kind.store.stats, observed, history),
+        elsewhere=kind.elsewhere,
+        published=kind.published,
+        awaited=awaited,
     )
-    return _Parts(keyring, telemetry, store, catalog, imports, forgetting, readiness, history, neighbours, app)
+    return _Parts(kind, keyring, telemetry, imports, forgetting, readiness, history, app)
 
 
 async def _serve(settings: Settings, folder: DataFolder) -> None:
     certificates = _certificates(settings)
     listener = _listener(settings)
-    parts = _opened(settings, folder, listener)
     stopping, supervisor = trio.Event(), Supervisor(os.environ)
-    restart = None if parts.neighbours is None else parts.neighbours.restart
     async with trio.open_nursery() as stores:
+        parts = await _opened(settings, folder, listener, stores)
+        kind = parts.kind
         async with trio.open_nursery() as catalogs:
             async with trio.open_nursery() as watchers:
                 watchers.start_soon(parts.keyring.watch)
                 watchers.start_soon(lateness.sample, parts.telemetry.loop_late)
                 await watchers.start(_watch_signals, parts, stopping, supervisor)
-                watchers.start_soon(obey_hangups, supervisor, restart)
+                watchers.start_soon(obey_hangups, supervisor, kind.restart)
                 watchers.start_soon(supervisor.run, parts.readiness.reason)
                 if certificates is not None:
                     watchers.start_soon(certificates.watch)
                 async with trio.open_nursery() as edge:
                     serving = partial(
-                        serve, shutdown=stopping.wait, certificates=certificates, elsewhere=parts.neighbours
+                        serve, shutdown=stopping.wait, certificates=certificates, elsewhere=kind.elsewhere
                     )
                     await edge.start(partial(serving, parts.app, listener, settings.server))
                     # The promised line.
                     logs.say_on_stdout(f"listening on {url_of(listener, tls=settings.server.is_tls)}")
-                    await _recover(parts.store, parts.catalog)
+                    await kind.recover()
+                    await parts.keyring.refresh()
                     await parts.imports.load()
                     await parts.forgetting.load()
-                    await stores.start(parts.store.run)
-                    catalogs.start_soon(parts.catalog.run)
+                    await stores.start(kind.run)
+                    catalogs.start_soon(kind.run_catalog)
                     watchers.start_soon(parts.imports.run)
                     watchers.start_soon(parts.forgetting.run)
                     if settings.console.enabled:
                         watchers.start_soon(parts.history.run)
-                    if parts.neighbours is not None:
-                        watchers.start_soon(parts.neighbours.run)
-                        watchers.start_soon(parts.neighbours.look_after_readers, parts.store.environments)
+                    watchers.start_soon(kind.watch)
                     parts.readiness.ready()
                 watchers.cancel_scope.cancel()
-            parts.catalog.close()
-        parts.store.close()
-    parts.store.close_environments()
-
-
-async def _recover(store: LocalStore, catalog: Catalog) -> None:
-    """Load the state, in a thread so that health checks are answered meanwhile."""
-    start = trio.current_time()
-    recovered = await trio.to_thread.run_sync(store.recover)
-    catalog.load(recovered.segments.values())
-    # What was loaded stays; looking through all of it again at each collection would stop the loop.
-    gc.collect()
-    gc.freeze()
-    log.info(
-        "recovered",
-        identifiers=recovered.identifiers,
-        audiences=len(recovered.audiences),
-        segments=len(catalog.segments),
-        journal_records=recovered.journal_records,
-        seconds=round(trio.current_time() - start, 3),
-    )
+            kind.close_catalog()
+        kind.close()
+    kind.close_files()
 
 
 async def _watch_signals(
@@ -226,38 +193,39 @@ async def _watch_signals(
             log.info("stopping", signal=signal.Signals(number).name)
             supervisor.stopping()
             parts.readiness.drain()
-            parts.store.committer.hurry()
+            parts.kind.hurry()
             stopping.set()
 
 
-def _history(settings: Settings, telemetry: Telemetry, store: LocalStore, catalog: Catalog) -> History:
+def _audiences_shown(kind: StoreKind) -> Iterator[str]:
+    """The audiences that segments show; one that several show comes several times."""
+    return (segment.definition.external_audience_id for segment in kind.catalog.segments.values())
+
+
+def _history(settings: Settings, telemetry: Telemetry, kind: StoreKind) -> History:
     async def sizes() -> dict[str, int]:
-        segments = catalog.segments.items()
-        return {segment_id: store.size(segment.definition.external_audience_id) for segment_id, segment in segments}
+        audiences = {
+            segment_id: segment.definition.external_audience_id for segment_id, segment in kind.catalog.segments.items()
+        }
+        found = await kind.sizes(set(audiences.values()))
+        return {segment_id: found[audience] for segment_id, audience in audiences.items()}
 
     return History(settings.console, partial(counts_of, telemetry), sizes)
 
 
-def _engine(
-    settings: Settings, schema: IdentifierSchema, store: LocalStore, catalog: Catalog, members: AudienceMembers
-) -> GraphQLEngine:
-    page_max = settings.members.page_members_max
-    return GraphQLEngine(store, catalog, schema, settings.graphql, members=members, members_page_max=page_max)
-
-
-def _forgetting(settings: Settings, store: LocalStore, folder: DataFolder) -> Forgetting:
+def _forgetting(settings: Settings, kind: StoreKind) -> Forgetting:
     return Forgetting(
-        store,
-        FolderNotes(folder.path),
+        kind.forgets,
+        kind.notes,
         scrub_seconds_min=settings.compliance.scrub_seconds_min,
         jobs_kept_max=settings.compliance.jobs_kept_max,
         retry_after_seconds=settings.runtime.retry_after_seconds,
     )
 
 
-def _imports(settings: Settings, schema: IdentifierSchema, store: LocalStore) -> Imports:
+def _imports(settings: Settings, kind: StoreKind) -> Imports:
     try:
-        return Imports(settings, schema, store.lists)
+        return Imports(settings, kind.schema, kind.lists, mirror=kind.mirror)
     except BucketUnusableError as error:
         raise StartError(str(error)) from error
 
@@ -283,10 +251,11 @@ def _certificates(settings: Settings) -> Certificates | None:
         raise StartError(str(error)) from error
 
 
-def _keyring(settings: Settings) -> Keyring:
+def _keyring(settings: Settings, kind: StoreKind) -> Keyring:
     """All keys. Refuses keys that everybody knows on an address that others can reach."""
     try:
-        keyring = Keyring(settings.keys, path_in(Path(settings.storage.path)), settings.rates)
+        path = path_in(Path(settings.storage.path)) if kind.keys is None else None
+        keyring = Keyring(settings.keys, path, settings.rates, source=kind.keys)
     except KeyFileError as error:
         raise StartError(str(error)) from error
     well_known = keyring.development_keys()
@@ -295,6 +264,6 @@ def _keyring(settings: Settings) -> Keyring:
             f"[server] listen = {settings.server.listen}: the development keys ({', '.join(well_known)}) are known to"
             " everybody and are served on loopback only; make keys of your own with `segmentd keys create`"
         )
-    if not len(keyring):
+    if not len(keyring) and kind.keys is None:
         log.warning("there are no keys, so every request is refused; make one with `segmentd keys create`")
     return keyring

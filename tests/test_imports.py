@@ -10,7 +10,7 @@ import pytest
 from tests.sources import ROOT, name_of, python_files, tree
 
 # Modules at the top that know nothing else of segmentd and serve the parts at the edge.
-ALONE = {"keyfile", "lateness", "logs", "processmetrics", "supervisor", "telemetry"}
+ALONE = {"audiencemetrics", "keyfile", "lateness", "logs", "processmetrics", "supervisor", "telemetry"}
 
 # What each part of segmentd may import from segmentd, beside itself.
 MAY_IMPORT = {
@@ -34,24 +34,16 @@ MAY_IMPORT = {
     "follower": {"followers", "http", "graphql", "runtime", "storage", "domain", "settings", "identifiers", *ALONE},
     "identifiers": {"domain", "settings"},
     "client": set[str](),
-    "service": {
-        "cluster",
-        "followers",
-        "identifiers",
-        "http",
-        "graphql",
-        "runtime",
-        "storage",
-        "domain",
-        "settings",
-        *ALONE,
-    },
+    "storekind": {"http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
+    "embedded": {"storekind", "followers", "identifiers", "graphql", "runtime", "storage", "domain", "settings"},
+    "clustered": {"storekind", "cluster", "identifiers", "graphql", "runtime", "storage", "domain", "settings"},
+    "service": {"storekind", "embedded", "clustered", "http", "runtime", "storage", "domain", "settings", *ALONE},
     "commands": {"client", "cluster", "service", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
     "cli": {
-        "cluster",
         "commands",
         "logstream",
         "service",
+        "storekind",
         "http",
         "graphql",
         "runtime",

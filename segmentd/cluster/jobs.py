@@ -98,6 +98,10 @@ class RequestsOfAll:
         payload = msgpack.packb((self._node, msgspec.json.encode(job)))
         await self._registry.register([Entry(REQUEST + job.id.encode(), time.time_ns() // 1000, payload)])
 
+    async def remove(self, request_id: str) -> None:
+        """Have it no more. Raises StoreUnavailable."""
+        await self._registry.unregister([REQUEST + request_id.encode()])
+
     async def get(self, request_id: str) -> ForgetJob | None:
         """A request of any node as it is now. Raises StoreUnavailable."""
         await self._registry.refresh()

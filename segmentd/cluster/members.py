@@ -7,7 +7,7 @@ snapshot over a whole cluster: what is read is as of the moment when its piece w
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from heapq import heapify, heapreplace
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -17,12 +17,19 @@ from segmentd.cluster.reads import Reads
 from segmentd.cluster.registry import Registry
 from segmentd.domain.members import Member, MembersPage
 from segmentd.domain.membership import is_qualified
-from segmentd.runtime.seam import AudienceFacts
+from segmentd.runtime.seam import AudienceFacts, Export
+from segmentd.storage.exporter import Form
 
 Patient = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 
 _PIECE: Final = 500
 """Members of one partition that are read at once."""
+
+
+class Exports(Protocol):
+    """Begins exports; see `segmentd.cluster.exports`."""
+
+    async def begin(self, audience: str, form: Form, *, gzip: bool, identifier: str | None) -> Export: ...
 
 
 class _Stream:
@@ -60,13 +67,23 @@ class _Stream:
 
 
 class ClusterMembers:
-    """Implements MembersReader, but for exports."""
+    """Implements MembersReader."""
 
-    def __init__(self, keyspace: Keyspace, audiences: Audiences, registry: Registry, reads: Reads) -> None:
+    def __init__(
+        self,
+        keyspace: Keyspace,
+        audiences: Audiences,
+        registry: Registry,
+        reads: Reads,
+        *,
+        exports_of: Callable[["ClusterMembers"], Exports],
+    ) -> None:
+        """exports_of: what begins exports of these members."""
         self._keyspace = keyspace
         self._audiences = audiences
         self._registry = registry
         self._reads = reads
+        self._exports = exports_of(self)
 
     async def settled(self) -> None:
         """See MembersReader. What was acknowledged is there for all; only the registry may be behind."""
@@ -84,6 +101,19 @@ class ClusterMembers:
     async def page(self, audience: str, after: bytes, first: int) -> MembersPage:
         """See MembersReader; the order is that of the partitions, and of the keys within each."""
         return await self._reads.page(audience, after, first)
+
+    async def export(self, audience: str, form: Form, *, gzip: bool, identifier: str | None) -> Export:
+        """See MembersReader; of what is written meanwhile some is in it."""
+        return await self._exports.begin(audience, form, gzip=gzip, identifier=identifier)
+
+    async def has_kind(self, audience: str, kind: int) -> bool:
+        """Whether it has members whose identifiers are of this kind. Raises StoreUnavailable."""
+        prefix = bytes([kind])
+        for partition in range(self._keyspace.partitions):
+            found = await self._reads.partition_members(audience, partition, prefix, 1, inclusive=True)
+            if found and found[0].startswith(prefix):
+                return True
+        return False
 
     async def all(
         self,

@@ -116,7 +116,7 @@ class ClusterStore(AwaitedReader):
             patience_seconds=store.acknowledge_seconds_max,
         )
         self.removal = Removal(connected, self.audiences, patience_seconds=store.acknowledge_seconds_max)
-        self.figures = Figures(connected, store.figures_seconds)
+        self.figures = Figures(connected, self.audiences, self.reads, store.figures_seconds)
 
     async def _up_to_date(self) -> None:
         while True:

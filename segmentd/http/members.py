@@ -21,8 +21,7 @@ from segmentd.http.negotiation import choose, quality
 from segmentd.http.pages import after_of, first_of, query_of, truth_of
 from segmentd.http.routing import Operation, Route
 from segmentd.http.segments import SegmentCatalog
-from segmentd.runtime.exporting import Export, SeveralIdentifiersError
-from segmentd.runtime.seam import ImportHistory, MembersReader
+from segmentd.runtime.seam import Export, ImportHistory, MembersReader, SeveralIdentifiersError
 from segmentd.settings import Settings
 
 CSV_TYPE: Final = "text/csv"

@@ -5,7 +5,7 @@ a revision check and what follows from it cannot be torn apart. Reads are plain 
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -45,10 +45,6 @@ class Catalog:
     def segment_ids(self) -> list[str]:
         """Sorted ids; shared, not to be changed."""
         return self._table.segment_ids()
-
-    def audience_ids(self) -> Iterator[str]:
-        """The audiences that segments show; one that several show comes several times."""
-        return (segment.definition.external_audience_id for segment in self.segments.values())
 
     async def put(self, segment_id: str, definition: SegmentDefinition, if_match: int | None) -> tuple[Segment, bool]:
         """Create or update, durably. segment_id: normalised. if_match: the revision it must have, or None.

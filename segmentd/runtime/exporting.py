@@ -13,26 +13,15 @@ import msgspec
 import trio
 
 from segmentd.domain.refusals import Overloaded, StoreUnavailable
+from segmentd.runtime.seam import ExportBrokenError, SeveralIdentifiersError
 from segmentd.storage.exporter import ExporterArguments, ExportHeader
 
 CHUNK_BYTES = 65_536
 _HEADER_BYTES_MAX = 65_536
 
 
-class ExportBrokenError(Exception):
-    """The child ended before the file was whole."""
-
-
-class SeveralIdentifiersError(Exception):
-    """A CSV has room for one identifier name; `names` are there."""
-
-    def __init__(self, names: list[str]) -> None:
-        super().__init__(", ".join(names))
-        self.names = names
-
-
-class Export:
-    """One file on its way. Iterate over `chunks`, and `aclose` in any case."""
+class ChildExport:
+    """What a child writes. Implements `segmentd.runtime.seam.Export`."""
 
     def __init__(self, process: trio.Process, release: Callable[[], None]) -> None:
         self._process = process
@@ -51,7 +40,7 @@ class Export:
         return msgspec.json.decode(line, type=ExportHeader)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes of the file. Raises ExportBrokenError at the end of one that is not whole."""
+        """See Export."""
         assert self._process.stdout is not None  # noqa: S101
         if self._buffer:
             yield self._buffer
@@ -80,7 +69,7 @@ class Exporter:
         self._limiter = trio.CapacityLimiter(running_max)
         self._retry_after_seconds = retry_after_seconds
 
-    async def start(self, arguments: ExporterArguments) -> Export:
+    async def start(self, arguments: ExporterArguments) -> ChildExport:
         """Raises SeveralIdentifiersError, Overloaded, StoreUnavailable."""
         place = object()
         try:
@@ -88,11 +77,11 @@ class Exporter:
         except trio.WouldBlock:
             message = f"{self._limiter.total_tokens:.0f} exports are running ([members] exports_running_max)."
             raise Overloaded(message, self._retry_after_seconds) from None
-        export: Export | None = None
+        export: ChildExport | None = None
         try:
             command = [sys.executable, "-m", "segmentd.storage.exporter", msgspec.json.encode(arguments).decode()]
             process = await trio.lowlevel.open_process(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-            export = Export(process, partial(self._limiter.release_on_behalf_of, place))
+            export = ChildExport(process, partial(self._limiter.release_on_behalf_of, place))
             self._check(await export.header())
         except ExportBrokenError as error:
             await self._give_up(export, place)
@@ -108,7 +97,7 @@ class Exporter:
         if header.error is not None:
             raise StoreUnavailable(f"The export could not begin: {header.error}", self._retry_after_seconds)
 
-    async def _give_up(self, export: Export | None, place: object) -> None:
+    async def _give_up(self, export: ChildExport | None, place: object) -> None:
         if export is None:
             self._limiter.release_on_behalf_of(place)
         else:

@@ -14,7 +14,7 @@ from segmentd.domain.members import MembersPage
 from segmentd.domain.membership import ts_ms_of
 from segmentd.domain.refusals import StoreUnavailable
 from segmentd.runtime.audiences import AudienceTable
-from segmentd.runtime.exporting import Export, Exporter
+from segmentd.runtime.exporting import ChildExport, Exporter
 from segmentd.runtime.seam import AudienceFacts
 from segmentd.settings import MembersSettings, StorageSettings
 from segmentd.storage.exporter import ExporterArguments, Form
@@ -104,7 +104,7 @@ class LocalMembers:
         number = self._audiences.number(audience)
         return MembersPage([], 0, False) if number is None else page(self._index, number, after, first)
 
-    async def export(self, audience: str, form: Form, *, gzip: bool, identifier: str | None) -> Export:
+    async def export(self, audience: str, form: Form, *, gzip: bool, identifier: str | None) -> ChildExport:
         """See MembersReader."""
         await self.settled()
         arguments = ExporterArguments(

@@ -4,7 +4,7 @@ A store that has everything in this process answers queries with plain calls (`M
 others for it is waited for (`AwaitedReader`). What writes, and what only people look at, is awaited with both.
 """
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -13,7 +13,6 @@ from segmentd.domain.events import Change
 from segmentd.domain.importjob import ImportJob
 from segmentd.domain.members import MembersPage
 from segmentd.runtime.audiences import Deletion
-from segmentd.runtime.exporting import Export
 from segmentd.runtime.mailbox import Reply
 from segmentd.storage.exporter import Form
 
@@ -160,6 +159,28 @@ class AudienceFacts(msgspec.Struct, frozen=True):
     """The T of its latest whole list, from the moment on that its listed ones are members; 0 if there was none."""
 
 
+class ExportBrokenError(Exception):
+    """An export ended before the file was whole."""
+
+
+class SeveralIdentifiersError(Exception):
+    """A CSV has room for one identifier name; `names` are there."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(", ".join(names))
+        self.names = names
+
+
+class Export(Protocol):
+    """One file on its way. Iterate over `chunks` once, and `aclose` in any case, as soon as nobody reads any more."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes of the file, each piece when it is there. Raises ExportBrokenError: it will not become whole."""
+
+    async def aclose(self) -> None:
+        """Give up what is left of it, and what it held."""
+
+
 class MembersReader(Protocol):
     """Who is in an audience, and which audiences there are.
 
@@ -185,7 +206,8 @@ class MembersReader(Protocol):
     async def export(self, audience: str, form: Form, *, gzip: bool, identifier: str | None) -> Export:
         """All members from one snapshot that has everything acknowledged so far.
 
-        identifier: the only name to export. Raises SeveralIdentifiersError as well.
+        form: as `segmentd.storage.exporter` writes it. identifier: the only name to export. It has begun well when this
+        returns. Raises SeveralIdentifiersError as well.
         """
 
 

@@ -15,7 +15,7 @@ import json
 import signal
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -32,7 +32,7 @@ from segmentd.storage.index import Index
 from segmentd.storage.members import kinds_of, members_of
 
 ROWS_A_WRITE = 2_000
-_GZIP_WBITS = 31
+GZIP_WBITS = 31
 
 Form = Literal["csv", "ndjson"]
 
@@ -102,7 +102,9 @@ def _export(index: Index, txn: lmdb.Transaction, arguments: ExporterArguments, o
     kind = None if asked is None else arguments.kinds[asked]
     members = iter(()) if audience is None else members_of(index, txn, audience, kind=kind)
     known = ((key, v) for key, v in members if key[0] in names)
-    texts = _csv(known, arguments, str(asked)) if arguments.form == "csv" else _ndjson(known, arguments, names)
+    audience_id = arguments.audience_id
+    is_csv = arguments.form == "csv"
+    texts = csv_texts(known, audience_id, str(asked)) if is_csv else ndjson_texts(known, audience_id, names)
     _write(texts, out, compress=arguments.gzip)
     return 0
 
@@ -118,14 +120,16 @@ def ts_text(v: int) -> str:
     return f"{seconds}.{ms:03d}" if ms else str(seconds)
 
 
-def _csv(members: Iterable[Member], arguments: ExporterArguments, identifier: str) -> Iterator[str]:
+def csv_texts(members: Iterable[Member], audience_id: str, identifier: str, *, with_head: bool = True) -> Iterator[str]:
+    """Pieces of a CSV file. identifier: of all members. with_head: whether the first line names the columns."""
     buffer = io.StringIO()
     write = csv.writer(buffer, lineterminator="\n").writerow
-    write(("type", "action", "audience_id", "ts", identifier))
+    if with_head:
+        write(("type", "action", "audience_id", "ts", identifier))
     source = iter(members)
     while True:
         for key, v in islice(source, ROWS_A_WRITE):
-            write(("passthrough", "qualify", arguments.audience_id, ts_text(v), key[1:].decode()))
+            write(("passthrough", "qualify", audience_id, ts_text(v), key[1:].decode()))
         if not buffer.tell():
             return
         yield buffer.getvalue()
@@ -133,12 +137,13 @@ def _csv(members: Iterable[Member], arguments: ExporterArguments, identifier: st
         buffer.truncate()
 
 
-def _ndjson(members: Iterable[Member], arguments: ExporterArguments, names: dict[int, str]) -> Iterator[str]:
+def ndjson_texts(members: Iterable[Member], audience_id: str, names: Mapping[int, str]) -> Iterator[str]:
+    """Pieces of an NDJSON file. names: identifier name by kind number."""
     source = iter(members)
-    audience_id = json.dumps(arguments.audience_id)
+    audience = json.dumps(audience_id)
     before = {kind: f'{{"type":"passthrough","action":"qualify","identifiers":{{"{names[kind]}":' for kind in names}
     while rows := [
-        f'{before[key[0]]}{json.dumps(key[1:].decode())}}},"data":{{"audience_id":{audience_id},"ts":{ts_text(v)}}}}}\n'
+        f'{before[key[0]]}{json.dumps(key[1:].decode())}}},"data":{{"audience_id":{audience},"ts":{ts_text(v)}}}}}\n'
         for key, v in islice(source, ROWS_A_WRITE)
     ]:
         yield "".join(rows)
@@ -151,7 +156,7 @@ def _write(texts: Iterable[str], out: BinaryIO, *, compress: bool) -> None:
             hit("exporting")
         out.flush()
         return
-    compressor = zlib.compressobj(wbits=_GZIP_WBITS)
+    compressor = zlib.compressobj(wbits=GZIP_WBITS)
     for text in texts:
         out.write(compressor.compress(text.encode()))
     out.write(compressor.flush())
