@@ -130,4 +130,8 @@ def _store(settings: Settings) -> KeyStore:
     """Where the keys of this configuration are made."""
     from segmentd.keyfile import KeyFile, path_in
 
+    if settings.store.is_cluster:
+        from segmentd.cluster.keys import ClusterKeyStore
+
+        return ClusterKeyStore(settings)
     return KeyFile(path_in(Path(settings.storage.path)))
