@@ -1,10 +1,11 @@
 """Each fault that a test can bring upon a cluster does what it says, with every kind of server that is here."""
 
+import re
 import signal
 
 import pytest
 
-from tests.cluster import dataset
+from tests.cluster import dataset, views
 from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import MakeCluster
 from tests.cluster.engines import Engine
@@ -175,6 +176,45 @@ def test_a_setting_of_one_test_counts_without_an_append_only_file_nothing_comes_
     cluster.start_all()
     cluster.wait_whole()
     assert stored(cluster) == set()
+
+
+def test_what_waits_in_the_kernel_for_a_frozen_replica_outlives_its_master(own_cluster: Cluster) -> None:
+    """So freezing shows a slow replica, and not a loss: that takes `stall_replication`."""
+    master = own_cluster.master_of(SLOT)
+    replicas = own_cluster.replicas_of(master)
+    for replica in replicas:
+        replica.freeze()
+    sent = write(own_cluster, keys("sent"), copies=1, milliseconds=WAIT_MILLISECONDS)
+    assert set(sent.values()) == {0}
+    master.kill()
+    for replica in replicas:
+        replica.thaw()
+    assert own_cluster.wait_for_failover(SLOT, master) in replicas
+    assert stored(own_cluster) == set(sent)
+
+
+def test_a_cluster_is_not_whole_while_a_server_is_away_frozen_or_behind(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(1, 1)
+    (master,) = cluster.masters()
+    (replica,) = cluster.replicas_of(master)
+
+    def why_not_whole() -> str:
+        return views.why_not_whole(cluster.nodes, cluster.replicas_each) or "whole"
+
+    replica.stall_replication()
+    write(cluster, keys("missed"), copies=0)
+    assert re.search(r"is at \d+ of \d+, its link up", why_not_whole())
+    replica.resume_replication()
+    cluster.wait_whole()
+    replica.freeze()
+    assert "frozen" in why_not_whole()
+    replica.thaw()
+    cluster.wait_whole()
+    replica.kill()
+    assert "does not run" in why_not_whole()
+    cluster.start_node(replica)
+    cluster.wait_whole()
+    assert why_not_whole() == "whole"
 
 
 def wait_until_follows(cluster: Cluster, replica_id: str, master_id: str) -> None:

@@ -31,10 +31,14 @@ def owner(views: Mapping[Node, View], slot: int) -> Node | None:
 
 
 def why_not_whole(nodes: Sequence[Node], replicas_each: int) -> str | None:
-    """Every server runs and knows all others as sound, every slot is served, and every replica has what its master had
-    when this was asked."""
+    """Every server runs and knows all others as sound, all agree who has which part, every slot is served, and every
+    replica has what its master had when this was asked."""
     try:
-        return _first(_why_not_sound(node, nodes) for node in nodes) or _why_not_replicated(nodes, replicas_each)
+        return (
+            _first(_why_not_sound(node, nodes) for node in nodes)
+            or _why_not_agreed(nodes)
+            or _why_not_replicated(nodes, replicas_each)
+        )
     except (OSError, ReplyError) as error:
         return str(error)
 
@@ -61,6 +65,13 @@ def _why_not_sound(node: Node, nodes: Sequence[Node]) -> str | None:
     if not {"cluster_state:ok", f"cluster_slots_ok:{SLOTS}"} <= set(lines):
         return f"{node} says {lines[:3]}"
     return None
+
+
+def _why_not_agreed(nodes: Sequence[Node]) -> str | None:
+    """A master that was frozen believes for a moment that it still is one, and nothing looks amiss to it."""
+    parts = [{name: (view.master_id, view.slots) for name, view in node.views().items()} for node in nodes]
+    different = next((node for node, part in zip(nodes, parts, strict=True) if part != parts[0]), None)
+    return None if different is None else f"{different} and {nodes[0]} disagree who has which part"
 
 
 def _why_not_replicated(nodes: Sequence[Node], replicas_each: int) -> str | None:
