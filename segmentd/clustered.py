@@ -25,6 +25,7 @@ from segmentd.domain.identifiers import IdentifierSchema
 from segmentd.graphql.engine import GraphQLEngine
 from segmentd.graphql.gathering import AwaitedReads
 from segmentd.identifiers import identifier_schema
+from segmentd.runtime.interludes import Interludes
 from segmentd.runtime.seam import ImportHistory, Wanted
 from segmentd.storekind import Making, Queries, StartError
 
@@ -85,6 +86,7 @@ class Clustered:
         self.forgets = ClusterForgets(store, settings.store.outbox_seconds)
         self.keys = ClusterKeySource(store.registry)
         self.fresh = store.figures
+        self.interludes = Interludes()
         self.elsewhere = self.published = self.restart = None
         self.close = store.close
 

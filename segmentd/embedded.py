@@ -52,6 +52,7 @@ class Embedded:
         self.members = self.store.reader(kinds, settings.members)
         self.fresh = self.members
         self.lists = self.store.lists
+        self.interludes = self.store.interludes
         self.notes = FolderNotes(Path(settings.storage.path))
         self.mirror = None
         self.keys = None

@@ -134,6 +134,7 @@ async def _opened(settings: Settings, folder: DataFolder, listener: socket.socke
         insight=Insight(kind.store.memberships_of, kind.store.stats, observed, history),
         elsewhere=kind.elsewhere,
         published=kind.published,
+        interludes=kind.interludes,
         awaited=awaited,
     )
     return _Parts(kind, keyring, telemetry, imports, forgetting, readiness, history, app)

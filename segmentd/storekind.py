@@ -30,6 +30,7 @@ from segmentd.http.segments import SegmentCatalog
 from segmentd.runtime.forgetnotes import ForgetNotes
 from segmentd.runtime.forgetting import ForgetsAndScrubs
 from segmentd.runtime.importmirror import JobMirror
+from segmentd.runtime.interludes import Interludes
 from segmentd.runtime.liststore import ListStore
 from segmentd.runtime.observing import RememberingObserver
 from segmentd.runtime.seam import ImportHistory, MembershipStore, MembersReader
@@ -103,6 +104,10 @@ class StoreKind(Protocol):
 
     def queries(self, imports: ImportHistory) -> Queries:
         """How queries are answered; called once."""
+
+    @property
+    def interludes(self) -> Interludes:
+        """Where its long work lets others have their turn."""
 
     @property
     def fresh(self) -> KnowsAudiences:

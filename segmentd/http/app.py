@@ -50,6 +50,7 @@ from segmentd.http.status import StatusApi
 from segmentd.http.views import Views
 from segmentd.runtime.history import History
 from segmentd.runtime.imports import Imports
+from segmentd.runtime.interludes import Interludes
 from segmentd.runtime.observing import RememberingObserver
 from segmentd.runtime.seam import DeletesAudiences, MembersReader, StoreStats
 from segmentd.settings import Settings
@@ -74,9 +75,11 @@ class App(QuartTrio):
     asgi_http_class = HttpConnection
     request_class = UploadRequest
 
-    def __init__(self, edge: Edge, request_read_seconds_max: float) -> None:
+    def __init__(self, edge: Edge, interludes: Interludes, request_read_seconds_max: float) -> None:
+        """interludes: are filled by the lanes, with the queries that wait."""
         super().__init__(NAME, static_folder=None)
         self.edge = edge
+        self.interludes = interludes
         # Each route has its own bound, in the views; sending is bounded where the socket is.
         self.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
         # One slash at the end of a path means nothing; no path is ever redirected to another.
@@ -106,6 +109,7 @@ def build_app(
     readiness: Readiness,
     telemetry: Telemetry,
     insight: Insight,
+    interludes: Interludes,
     elsewhere: Elsewhere | None = None,
     published: Published | None = None,
     awaited: AwaitedReads | None = None,
@@ -113,13 +117,14 @@ def build_app(
 ) -> App:
     """elsewhere: followers, if there are any; published: to them. awaited: how queries read where the store has to be
     waited for; None: `engine` has one that has not. clock: seconds since the epoch.
+    interludes: of the store; the app's lanes have their turn in them.
     """
     event_rules, segment_rules = _rules(settings, schema)
     graphql = GraphQLApi(engine, settings.limits, reader.settled, awaited)
     routes = [
         *_api_routes(
             settings,
-            EventsApi(store, event_rules, settings.limits, telemetry, clock),
+            EventsApi(store, event_rules, settings.limits, telemetry, clock, interludes),
             SegmentsApi(catalog, segment_rules, settings.limits),
             graphql,
         ),
@@ -143,7 +148,7 @@ def build_app(
         slow_queries=SlowQueries(settings.log, graphql.described, telemetry.slow_query),
         **_guards(settings),
     )
-    return App(edge, settings.server.request_read_seconds_max)
+    return App(edge, interludes, settings.server.request_read_seconds_max)
 
 
 class _Guards(TypedDict):

@@ -20,6 +20,7 @@ from segmentd.http.errors import timestamp
 from segmentd.http.exchange import Answer, Request
 from segmentd.http.ratelimits import Quota
 from segmentd.http.routing import AtOnce, Later
+from segmentd.runtime.interludes import Interludes
 from segmentd.runtime.mailbox import Reply
 from segmentd.settings import LimitsSettings
 from segmentd.telemetry import Telemetry
@@ -58,12 +59,17 @@ class EventsApi:
         limits: LimitsSettings,
         telemetry: Telemetry,
         clock: Callable[[], float],
+        interludes: Interludes,
     ) -> None:
-        """clock: seconds since the epoch; the time of receipt is the `ts` of events that have none."""
+        """clock: seconds since the epoch; the time of receipt is the `ts` of events that have none.
+
+        interludes: who is to have a turn while a large upload is read.
+        """
         self._store = store
         self._rules = rules
         self._telemetry = telemetry
         self._clock = clock
+        self._between = interludes
         self._turn = trio.Lock()
         self._bodies = BodyRules(
             accepted=_ACCEPTED,
@@ -127,7 +133,11 @@ class EventsApi:
         media_type, body = bodies.read(request, self._bodies)
         try:
             return parse_events(
-                body, ndjson=media_type != JSON_TYPE, rules=self._rules, now_ms=int(self._clock() * 1000)
+                body,
+                ndjson=media_type != JSON_TYPE,
+                rules=self._rules,
+                now_ms=int(self._clock() * 1000),
+                between=self._between,
             )
         except InvalidEvents as refusal:
             named = len({invalid.event for invalid in refusal.invalids})

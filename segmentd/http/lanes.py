@@ -11,6 +11,7 @@ from segmentd.http.lane import EVENTS, Lane
 from segmentd.http.lanehead import Heads
 from segmentd.http.reactor import Reactor
 from segmentd.http.streams import BoundedStream
+from segmentd.runtime.interludes import Interludes
 from segmentd.settings import ServerSettings
 
 
@@ -23,19 +24,28 @@ class Lanes:
         settings: ServerSettings,
         elsewhere: Gives | None = None,
         paths: tuple[str, ...] = (QUERIES, EVENTS),
+        interludes: Interludes | None = None,
     ) -> None:
-        """elsewhere: other processes that answer queries. paths: what is served here."""
+        """elsewhere: other processes that answer queries. paths: what is served here.
+
+        interludes: the pauses of long work, in which what can be answered at once is.
+        """
         self._edge = edge
         self._heads = Heads(edge, paths)
         self._elsewhere = elsewhere
         self._settings = settings
+        self._interludes = interludes or Interludes()
         self._reactor = Reactor(settings.keep_alive_seconds_max)
         self._open: set[Lane] = set()
         self._ending = self._releasing = False
 
     async def run(self) -> None:
         """What all lanes have in common; needed as long as any connection is served. Runs until cancelled."""
-        await self._reactor.run()
+        self._interludes.fill(self._reactor.interlude)
+        try:
+            await self._reactor.run()
+        finally:
+            self._interludes.fill()
 
     async def serve(self, stream: BoundedStream, arrived: Arrived = ACCEPTED) -> bytes | None:
         """Serve a connection; returns the bytes to hand over, or None if it is over."""

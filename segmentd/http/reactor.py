@@ -13,6 +13,8 @@ Invariants:
 3. At most `ANSWERS_A_TURN_MAX` requests are answered before the loop gets its turn, and one for each connection.
 4. A connection rests for `idle_seconds_max` at most; that bound is kept by one task for all.
 5. What goes wrong with one connection is raised in its own task.
+6. A turn may also come in the middle of another task's work (`interlude`), never in the middle of a turn, and no more
+   often than every `INTERLUDE_SECONDS`, so that the work goes on however much is asked.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import contextlib
 import os
 import select
 from itertools import takewhile
+from math import inf
 from typing import Final, Protocol
 
 import trio
@@ -29,6 +32,8 @@ from segmentd.http.exchange import Waiting
 
 ANSWERS_A_TURN_MAX: Final = 32
 RECEIVE_BYTES: Final = 65_536
+# So long a query may wait behind one slice after the other; a turn in which all connections ask takes about as long.
+INTERLUDE_SECONDS: Final = 0.001
 
 
 class Respond(Protocol):
@@ -91,6 +96,8 @@ class Reactor:
         self._late: list[tuple[Connection, bytes, bool]] = []
         """Answers that came later and were not sent yet."""
         self._sender = trio.lowlevel.ParkingLot()
+        self._turning = False
+        self._turned_at = -inf
 
     def add(self, descriptor: int, respond: Respond) -> Connection:
         """A new connection; `remove` it before it goes elsewhere or is closed. Raises OSError."""
@@ -151,8 +158,21 @@ class Reactor:
         self._late.append((connection, written, stays))
         self._sender.unpark()
 
+    def interlude(self) -> None:
+        """Between two slices of long work: answer who waits already, if the last turn was long enough ago."""
+        if trio.current_time() - self._turned_at >= INTERLUDE_SECONDS and not self._turning:
+            self._turn()
+
     def _turn(self) -> None:
         """Read and answer all that is ready, then send: a client woken by the first answer finds the others there."""
+        self._turning = True
+        try:
+            self._answer_ready()
+        finally:
+            self._turning = False
+            self._turned_at = trio.current_time()
+
+    def _answer_ready(self) -> None:
         answered: list[tuple[Connection, bytes, bool]] = []
         for descriptor, flags in self._epoll.poll(0, ANSWERS_A_TURN_MAX):
             connection = self._connections.get(descriptor)

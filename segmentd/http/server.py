@@ -121,7 +121,11 @@ class Server:
         self._app = wrap_app(app, self._config.wsgi_max_body_size, "asgi")
         self._context = WorkerContext(None)
         self._streams: set[BoundedStream] = set()
-        self._lanes = Lanes(app.edge, settings, elsewhere) if settings.lane and certificates is None else None
+        self._lanes = (
+            Lanes(app.edge, settings, elsewhere, interludes=app.interludes)
+            if settings.lane and certificates is None
+            else None
+        )
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[trio.Nursery]:

@@ -5,19 +5,34 @@ must arrive; a full shard inbox makes the committer wait, its queue fill, and th
 """
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from segmentd.domain.placement import shard_of, split
 from segmentd.domain.shard import Word
+from segmentd.runtime.interludes import nobody_waits
 from segmentd.runtime.mailbox import Reply
 from segmentd.runtime.shards import Merging, ShardActor
 
+SPLIT_SLICE: Final = 2_000
+"""Changes that are split before others get a turn; about a quarter of a millisecond."""
+
 
 class Router:
-    """Knows every shard. at_once_changes_max: how large a group may be merged without a turn for others."""
+    """Knows every shard."""
 
-    def __init__(self, shards: Sequence[ShardActor], at_once_changes_max: int = 0) -> None:
+    def __init__(
+        self,
+        shards: Sequence[ShardActor],
+        at_once_changes_max: int = 0,
+        between: Callable[[], None] = nobody_waits,
+    ) -> None:
+        """at_once_changes_max: how large a group may be merged without a turn for others.
+
+        between: called between two slices of longer work; see `Interludes`.
+        """
         self._shards = shards
         self._at_once_changes_max = at_once_changes_max
+        self._between = between
 
     async def dispatch(
         self, changes: Sequence[Word], forgotten: Sequence[tuple[bytes, int]], visible: Callable[[], None]
@@ -32,7 +47,7 @@ class Router:
             visible()
             return
         count = len(self._shards)
-        parts = split(changes, count)
+        parts = self._split(changes)
         if len(changes) <= self._at_once_changes_max:
             parts = [(number, part) for number, part in parts if not self._shards[number].merge_at_once(part)]
         goners = [(shard_of(key, count), key) for key, _ in forgotten]
@@ -44,6 +59,17 @@ class Router:
             await self._shards[number].inbox.put((part, merging))
         for number, key in goners:
             await self._shards[number].inbox.put((key, merging))
+
+    def _split(self, changes: Sequence[Word]) -> list[tuple[int, list[Word]]]:
+        count = len(self._shards)
+        if len(changes) <= SPLIT_SLICE:
+            return split(changes, count)
+        parts: list[list[Word]] = [[] for _ in range(count)]
+        for start in range(0, len(changes), SPLIT_SLICE):
+            for number, part in split(changes[start : start + SPLIT_SLICE], count):
+                parts[number] += part
+            self._between()
+        return [(number, part) for number, part in enumerate(parts) if part]
 
     async def drop(self, audiences: frozenset[int], done: Callable[[], None]) -> None:
         """Have deleted audiences dropped, after all that was dispatched before; `done` is called when none is left."""

@@ -1,12 +1,14 @@
 """Shard actors: each owns one `Shard` and is the only one that changes it."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import trio
 
 from segmentd.domain.shard import Shard, Word
+from segmentd.runtime.interludes import nobody_waits
 from segmentd.runtime.mailbox import Mailbox, MailboxClosedError
+from segmentd.settings import RuntimeSettings
 
 DROP_KEYS_SLICE = 1_000
 """Identifiers that are looked through for a deleted audience before others get a turn; about half a millisecond."""
@@ -36,8 +38,17 @@ Work = list[Word] | bytes | frozenset[int]
 class ShardActor:
     """Merges what comes, in slices, so that queries get their turn between them."""
 
-    def __init__(self, shard: Shard, *, inbox_messages_max: int, slice_changes_max: int) -> None:
+    def __init__(
+        self,
+        shard: Shard,
+        *,
+        inbox_messages_max: int,
+        slice_changes_max: int,
+        between: Callable[[], None] = nobody_waits,
+    ) -> None:
+        """between: called between two slices, beside the turn that the loop gets; see `Interludes`."""
         self.shard = shard
+        self._between = between
         self.inbox: Mailbox[tuple[Work, Merging]] = Mailbox(messages_max=inbox_messages_max)
         self._slice_changes_max = slice_changes_max
         self._merged = 0
@@ -88,6 +99,7 @@ class ShardActor:
             if self._merged and self._merged + len(part) > size:
                 await trio.lowlevel.checkpoint()
                 self._merged = 0
+            self._between()
             self.shard.merge(part)
             self._merged += len(part)
 
@@ -99,3 +111,9 @@ class ShardActor:
                 self.shard.drop(keys[start : start + DROP_KEYS_SLICE], audiences)
                 yield
         merging.part_merged()
+
+
+def actors_of(shards: Sequence[Shard], settings: RuntimeSettings, between: Callable[[], None]) -> list[ShardActor]:
+    """One for each shard. between: see `ShardActor`."""
+    inbox, piece = settings.shard_inbox_messages_max, settings.slice_changes_max
+    return [ShardActor(shard, inbox_messages_max=inbox, slice_changes_max=piece, between=between) for shard in shards]

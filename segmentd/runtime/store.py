@@ -20,6 +20,7 @@ from segmentd.runtime.audiences import AudienceTable, Deletion
 from segmentd.runtime.checkpointing import Checkpointing
 from segmentd.runtime.committer import CommitObserver, Committer, Write
 from segmentd.runtime.deletions import Deletions
+from segmentd.runtime.interludes import Interludes
 from segmentd.runtime.mailbox import Reply
 from segmentd.runtime.members import LocalMembers
 from segmentd.runtime.pacing import Pacing
@@ -27,7 +28,7 @@ from segmentd.runtime.publication import Publication
 from segmentd.runtime.router import Router
 from segmentd.runtime.scrubbing import Scrubbing
 from segmentd.runtime.seam import StoreStats
-from segmentd.runtime.shards import ShardActor
+from segmentd.runtime.shards import actors_of
 from segmentd.runtime.wholelists import WholeLists
 from segmentd.settings import LimitsSettings, MembersSettings, RuntimeSettings, StorageSettings
 from segmentd.storage.checkpointer import arguments_of
@@ -69,9 +70,10 @@ class LocalStore:
         self._audiences = AudienceTable(limits.audiences_max)
         self._deletions = Deletions(self._audiences)
         self._gate = Gate(self._index.salt())
-        inbox, piece = runtime.shard_inbox_messages_max, runtime.slice_changes_max
-        self._actors = [ShardActor(shard, inbox_messages_max=inbox, slice_changes_max=piece) for shard in self._shards]
-        self._router = Router(self._actors, piece)
+        self.interludes = Interludes()
+        """To be filled by whoever is to have a turn between two slices of a write."""
+        self._actors = actors_of(self._shards, runtime, self.interludes)
+        self._router = Router(self._actors, runtime.slice_changes_max, self.interludes)
         self._pacing = Pacing(storage.paced_journal_bytes)
         self.publication = Publication(visible)
         self.behind_readers = self.publication.is_behind
@@ -89,6 +91,7 @@ class LocalStore:
             folded=self._pacing.folded,
         )
         self.committer = self._committer(observer)
+        self.kind_numbers = self._index.kind_numbers
         self.lists = self._whole_lists()
 
     def _committer(self, observer: CommitObserver) -> Committer:
@@ -138,10 +141,6 @@ class LocalStore:
         self.checkpointing.folded_seq = recovered.folded_seq
         self.publication.resume(self._journal.last_seq)
         return recovered
-
-    def kind_numbers(self, names: Sequence[str]) -> dict[str, int]:
-        """The stored numbers of identifier names. Raises StorageError."""
-        return self._index.kind_numbers(names)
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """See MembershipStore."""

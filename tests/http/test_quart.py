@@ -167,7 +167,7 @@ class Streaming:
         )
         edge = self.world.app.edge
         edge._routes = RouteTable([*edge.routes, route])
-        self.world.app = App(edge, self.world.settings.server.request_read_seconds_max)
+        self.world.app = App(edge, self.world.app.interludes, self.world.settings.server.request_read_seconds_max)
 
     async def handle(self, request: Request) -> Answer:
         assert request.stream is not None

@@ -24,10 +24,12 @@ from segmentd.http.traffic import counts_of
 from segmentd.runtime.forgetting import Forgetting
 from segmentd.runtime.history import History
 from segmentd.runtime.imports import Imports
+from segmentd.runtime.interludes import Interludes
 from segmentd.runtime.liststore import ListStore
 from segmentd.runtime.mailbox import Reply
 from segmentd.runtime.observing import RememberingObserver
 from segmentd.runtime.seam import DeletesAudiences, MembersReader, StoreStats
+from segmentd.runtime.store import LocalStore
 from segmentd.settings import KeySettings, PassthroughSettings, Settings
 from segmentd.telemetry import Telemetry
 from tests.awaited import AwaitedFake
@@ -203,6 +205,7 @@ class World:
             telemetry=self.telemetry,
             insight=self._insight(),
             awaited=AwaitedReads(self.fake, None, RETRY_AFTER_SECONDS) if is_awaited else None,
+            interludes=self.store.interludes if isinstance(self.store, LocalStore) else Interludes(),
             clock=lambda: self.now_seconds,
         )
         self.readiness.ready()

@@ -48,7 +48,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Both kinds, busy once."""
     folders: list[Path] = [tmp_path_factory.mktemp(name) for name in ("alone", "followed", "watched")]
     # Everything is slow, and there is a source of imports.
-    sections = {"log": {"slow_query_ms_min": 0.001}, "imports": {"watch_folder": str(folders[2])}}
+    sections: dict[str, dict[str, object]] = {
+        "log": {"slow_query_ms_min": 0.001},
+        "imports": {"watch_folder": str(folders[2])},
+    }
     with ExitStack() as stack:
         alone = stack.enter_context(ServerProcess(folders[0], sections))
         followed = stack.enter_context(ServerProcess(folders[1], {**sections, "server": {"followers": 1}}))

@@ -1,6 +1,8 @@
 """Shard actors and the router: everything arrives once, others get their turn, and a full inbox holds the router."""
 
 from collections import defaultdict
+from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import trio
@@ -8,16 +10,25 @@ from trio.testing import wait_all_tasks_blocked
 
 from segmentd.domain.placement import shard_of
 from segmentd.domain.shard import Shard, Word
-from segmentd.runtime.router import Router
+from segmentd.runtime.interludes import nobody_waits
+from segmentd.runtime.router import SPLIT_SLICE, Router
 from segmentd.runtime.shards import Merging, ShardActor
 
 KEYS = [b"\0u-%d" % number for number in range(40)]
 
 
-def actors(count: int, *, inbox_messages_max: int = 64, slice_changes_max: int = 100) -> list[ShardActor]:
+def actors(
+    count: int,
+    *,
+    inbox_messages_max: int = 64,
+    slice_changes_max: int = 100,
+    between: Callable[[], None] = nobody_waits,
+) -> list[ShardActor]:
     sizes: defaultdict[int, int] = defaultdict(int)
     return [
-        ShardActor(Shard(sizes), inbox_messages_max=inbox_messages_max, slice_changes_max=slice_changes_max)
+        ShardActor(
+            Shard(sizes), inbox_messages_max=inbox_messages_max, slice_changes_max=slice_changes_max, between=between
+        )
         for _ in range(count)
     ]
 
@@ -68,6 +79,32 @@ async def test_a_group_is_announced_only_when_its_last_part_is_merged(nursery: t
     await wait_all_tasks_blocked()
     assert visible.times == 1
     nursery.cancel_scope.cancel()
+
+
+async def test_a_large_group_is_split_and_merged_with_interludes_and_nothing_is_lost_or_reordered(
+    nursery: trio.Nursery,
+) -> None:
+    merged_at: list[int] = []
+
+    def look() -> None:
+        merged_at.append(sum(actor.shard.identifiers() for actor in all_actors))
+
+    all_actors = actors(3, slice_changes_max=100, between=look)
+    count = 2 * SPLIT_SLICE + 1
+    changes = [(b"\0u-%d" % number, 2) for number in range(count)]
+    router, visible = Router(all_actors, between=look), Seen()
+    await router.dispatch(changes, [], visible)
+    assert merged_at == [0, 0, 0]
+    for actor in all_actors:
+        parts = [part for part, _ in (message for message, _ in actor.inbox._held) if isinstance(part, list)]
+        owned = [change for change in changes if all_actors[shard_of(change[0], 3)] is actor]
+        assert [change for part in parts for change in part] == owned
+        nursery.start_soon(actor.run)
+    router.close()
+    await wait_all_tasks_blocked()
+    assert (visible.times, sum(actor.shard.identifiers() for actor in all_actors)) == (1, count)
+    # Whoever looks never finds more than one slice merged since the last look.
+    assert max(after - before for before, after in pairwise([*merged_at, count])) <= 100
 
 
 async def test_a_full_inbox_makes_the_router_wait_and_nothing_is_lost(nursery: trio.Nursery) -> None:
