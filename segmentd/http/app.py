@@ -120,14 +120,10 @@ def build_app(
     interludes: of the store; the app's lanes have their turn in them.
     """
     event_rules, segment_rules = _rules(settings, schema)
+    events = EventsApi(store, event_rules, settings.limits, telemetry, clock, interludes)
     graphql = GraphQLApi(engine, settings.limits, reader.settled, awaited)
     routes = [
-        *_api_routes(
-            settings,
-            EventsApi(store, event_rules, settings.limits, telemetry, clock, interludes),
-            SegmentsApi(catalog, segment_rules, settings.limits),
-            graphql,
-        ),
+        *_api_routes(settings, events, SegmentsApi(catalog, segment_rules, settings.limits), graphql),
         *_import_routes(settings, ImportsApi(imports.uploads, imports.jobs, imports.importer, event_rules, clock)),
         *AudiencesApi(deletes, reader, catalog, imports.jobs, clock=clock).routes(),
         *MembersApi(reader, catalog, schema, imports.jobs, settings).routes(),
@@ -142,7 +138,6 @@ def build_app(
         keyring=keyring,
         readiness=readiness,
         telemetry=telemetry,
-        cors=Cors(settings.cors.origins, settings.cors.max_age_seconds),
         clock=clock,
         published=published,
         slow_queries=SlowQueries(settings.log, graphql.described, telemetry.slow_query),
@@ -155,6 +150,7 @@ class _Guards(TypedDict):
     """What an edge knows from the settings alone."""
 
     access_log: bool
+    cors: Cors
     guesses: GuessLimit
     holdings: Holdings
     proxies_in_front: int
@@ -163,6 +159,7 @@ class _Guards(TypedDict):
 def _guards(settings: Settings) -> _Guards:
     return _Guards(
         access_log=settings.log.level == "debug",
+        cors=Cors(settings.cors.origins, settings.cors.max_age_seconds),
         guesses=GuessLimit(settings.rates.wrong_keys_per_minute, settings.rates.wrong_key_addresses_max),
         holdings=Holdings(settings),
         proxies_in_front=settings.rates.proxies_in_front,
