@@ -9,10 +9,13 @@ import trio
 
 from segmentd.followers.neighbours import Neighbours
 from segmentd.graphql.engine import GraphQLEngine
+from segmentd.http.auth import KeySource
 from segmentd.identifiers import identifier_schema
 from segmentd.runtime.catalog import Catalog
-from segmentd.runtime.forgetnotes import FolderNotes
-from segmentd.runtime.seam import AudienceMembers, ImportHistory
+from segmentd.runtime.forgetnotes import FolderNotes, ForgetNotes
+from segmentd.runtime.importmirror import JobMirror
+from segmentd.runtime.liststore import ListStore
+from segmentd.runtime.seam import AudienceMembers, ImportHistory, MembersReader
 from segmentd.runtime.store import LocalStore
 from segmentd.storekind import Making, Queries
 
@@ -49,13 +52,14 @@ class Embedded:
         )
         self.run_catalog, self.close_catalog = self.catalog.run, self.catalog.close
         kinds = {kind.name: kind.number for kind in self.schema.kinds.values() if kind.is_high}
-        self.members = self.store.reader(kinds, settings.members)
-        self.fresh = self.members
-        self.lists = self.store.lists
+        self.local_members = self.store.reader(kinds, settings.members)
+        self.members: MembersReader = self.local_members
+        self.fresh = self.local_members
+        self.lists: ListStore = self.store.lists
         self.interludes = self.store.interludes
-        self.notes = FolderNotes(Path(settings.storage.path))
-        self.mirror = None
-        self.keys = None
+        self.notes: ForgetNotes = FolderNotes(Path(settings.storage.path))
+        self.mirror: JobMirror | None = None
+        self.keys: KeySource | None = None
         self.run, self.close, self.close_files = self.store.run, self.store.close, self.store.close_environments
         self.hurry = self.store.committer.hurry
 
@@ -66,7 +70,7 @@ class Embedded:
             self.catalog,
             self.schema,
             self._settings.graphql,
-            members=AudienceMembers(self.members, imports),
+            members=AudienceMembers(self.local_members, imports),
             members_page_max=self._settings.members.page_members_max,
         )
         return Queries(engine)

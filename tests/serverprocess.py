@@ -34,6 +34,10 @@ START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 60.0
 READY_POLL_SECONDS = 0.02
 
+PROGRAM = "segmentd"
+AWAITED_PROGRAM = "tests.awaitedserver"
+"""The same over a store that has to be waited for."""
+PROGRAMS = (PROGRAM, AWAITED_PROGRAM)
 PUBLIC_KEY = "test-public-key"
 PRIVATE_KEY = "test-private-key"
 
@@ -57,7 +61,9 @@ class ServerProcess:
     public_key = PUBLIC_KEY
     private_key = PRIVATE_KEY
 
-    def __init__(self, folder: Path, sections: Sections | None = None) -> None:
+    def __init__(self, folder: Path, sections: Sections | None = None, *, program: str = PROGRAM) -> None:
+        """program: the module that serves."""
+        self._program = program
         self.data = folder / "data"
         self.config = folder / "segmentd.toml"
         self.config.write_text(_toml(_configuration(sections or {})), encoding="utf-8")
@@ -93,8 +99,9 @@ class ServerProcess:
         assert self._process is None, "the server is already running"
         self._environ = dict(environ or {})
         started: Future[str] = Future()
+        serve = self.command("serve", "--listen", "127.0.0.1:0")
         self._process = subprocess.Popen(
-            self.command("serve", "--listen", "127.0.0.1:0"),
+            [self._program if part == PROGRAM else part for part in serve],
             cwd=ROOT,
             env=_environment(self._environ),
             stdout=subprocess.PIPE,
@@ -146,7 +153,7 @@ class ServerProcess:
     def command(self, name: str, *arguments: str) -> list[str]:
         """The command line `segmentd NAME` with this server's configuration and data folder."""
         return [
-            *(sys.executable, "-m", "segmentd", name),
+            *(sys.executable, "-m", PROGRAM, name),
             *("--config", str(self.config), "--data", str(self.data)),
             *arguments,
         ]

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.serverprocess import ServerProcess, log_shown
+from tests.serverprocess import PROGRAMS, ServerProcess, log_shown
 
 JAVASCRIPT = Path(__file__).parent / "js"
 
 
-@pytest.fixture(scope="module")
-def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One running server for the tests of a module; they must not share identifiers or segments."""
-    with ServerProcess(tmp_path_factory.mktemp("server")) as server:
+@pytest.fixture(scope="module", params=PROGRAMS)
+def module_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One running server of each kind for the tests of a module; they must not share identifiers or segments."""
+    with ServerProcess(tmp_path_factory.mktemp("server"), program=request.param) as server:
         yield server
         server.terminate()
 

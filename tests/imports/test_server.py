@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.serverprocess import ServerDiedError, ServerProcess, log_shown
+from tests.serverprocess import PROGRAMS, ServerDiedError, ServerProcess, log_shown
 
 WAIT_SECONDS_MAX = 60.0
 ENDED = {"completed", "failed", "cancelled"}
@@ -20,9 +20,9 @@ SECTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    server = ServerProcess(tmp_path, SECTIONS)
+@pytest.fixture(params=PROGRAMS)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
+    server = ServerProcess(tmp_path, SECTIONS, program=request.param)
     with log_shown(server):
         yield server
         server.close()

@@ -1,4 +1,4 @@
-"""One server for the tests that only look."""
+"""One server for the tests that only look, over each kind of store."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serverprocess import ServerProcess
+from tests.serverprocess import PROGRAMS, ServerProcess
 
 SECTIONS: dict[str, dict[str, float]] = {
     "compliance": {"scrub_seconds_min": 0.05},
@@ -14,9 +14,9 @@ SECTIONS: dict[str, dict[str, float]] = {
 }
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path, SECTIONS) as server:
+@pytest.fixture(params=PROGRAMS)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path, SECTIONS, program=request.param) as server:
         yield server
 
 
