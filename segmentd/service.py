@@ -41,6 +41,9 @@ from segmentd.storekind import Making, StartError, StoreKind
 from segmentd.supervisor import Supervisor, obey_hangups
 from segmentd.telemetry import Telemetry
 
+# What only one kind of store has in its data folder.
+_EMBEDDED_ALONE: Final = "index*"
+_CLUSTER_ALONE: Final = "outbox"
 # The followers of an owner that was killed have its port until they notice, which is within a second.
 _LEFTOVER_SECONDS_MAX: Final = 2.0
 _LISTEN_AGAIN_SECONDS: Final = 0.05
@@ -94,6 +97,7 @@ class _Parts(NamedTuple):
 
 async def _opened_kind(making: Making) -> StoreKind:
     """The store that the settings ask for. Raises StartError, StorageError."""
+    _require_folder_of(making.settings)
     if making.settings.store.is_cluster:
         try:
             from segmentd.clustered import open_cluster  # noqa: PLC0415  # needs an extra
@@ -101,6 +105,18 @@ async def _opened_kind(making: Making) -> StoreKind:
             raise StartError(f'[store] kind = "cluster" needs the extra segmentd[cluster]: {error}') from error
         return await open_cluster(making)
     return Embedded(making)
+
+
+def _require_folder_of(settings: Settings) -> None:
+    """Raises StartError where the data folder belongs to the other kind of store, which would seem to be empty."""
+    data = Path(settings.storage.path)
+    is_cluster = settings.store.is_cluster
+    if any(data.glob(_EMBEDDED_ALONE if is_cluster else _CLUSTER_ALONE)):
+        found = "an embedded store" if is_cluster else "a node of a cluster"
+        raise StartError(
+            f'[storage] path = {data}: is the folder of {found}, and [store] kind = "{settings.store.kind}"; choose'
+            " another folder, or move what it holds with `segmentd migrate`"
+        )
 
 
 async def _opened(settings: Settings, folder: DataFolder, listener: socket.socket, nursery: trio.Nursery) -> _Parts:

@@ -145,6 +145,29 @@ def test_a_wrong_address_on_the_command_line_is_named(capsys: pytest.CaptureFixt
     assert line_on_stderr(capsys).startswith("segmentd: --listen: [server] listen: expected HOST:PORT")
 
 
+@pytest.mark.parametrize(
+    ("folder", "kind", "found"),
+    [("index", "cluster", "an embedded store"), ("outbox", "embedded", "a node of a cluster")],
+)
+def test_a_data_folder_of_the_other_kind_of_store_is_not_taken_for_an_empty_one(
+    folder: str,
+    kind: str,
+    found: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    DataFolder(tmp_path, journal_map_bytes=MAP_BYTES, index_map_bytes=MAP_BYTES).close()
+    (tmp_path / folder).mkdir()
+    monkeypatch.setenv("SEGMENTD_STORE_KIND", kind)
+    monkeypatch.setenv("SEGMENTD_STORE_ADDRESSES", '["127.0.0.1:1"]')
+    arguments = ["serve", "--config", DEVELOPMENT, "--data", str(tmp_path), "--listen", "127.0.0.1:0"]
+    assert run(arguments) == 1
+    line = line_on_stderr(capsys)
+    assert f"{tmp_path}: is the folder of {found}" in line
+    assert "segmentd migrate" in line
+
+
 def test_the_development_keys_are_not_served_to_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["serve", "--config", DEVELOPMENT, "--data", str(tmp_path), "--listen", "0.0.0.0:0"]) == 2
     assert line_on_stderr(capsys).startswith("segmentd: --listen: [server] listen: 0.0.0.0:0 is not a loopback address")
