@@ -54,7 +54,7 @@ class Gathering:
         self._versions: dict[bytes, dict[str, int | None]] = {}
         self._sizes: dict[str, int] = {}
         self._pages: dict[tuple[str, bytes, int], MembersPage] = {}
-        self.wanted = _wanted()
+        self.wanted = Wanted()
         """What was missing since the last `fetch`."""
 
     def lookup(self, key: bytes, audiences: Sequence[str]) -> list[int | None]:
@@ -87,14 +87,10 @@ class Gathering:
 
     async def fetch(self) -> None:
         """Fetch what was missing. Raises what `AwaitedReader.fetch` raises; KeyError: it left something out."""
-        wanted, self.wanted = self.wanted, _wanted()
+        wanted, self.wanted = self.wanted, Wanted()
         found = await self._reader.fetch(wanted)
         for key, audiences in wanted.lookups.items():
             versions = found.lookups[key]
             self._versions.setdefault(key, {}).update({audience: versions[audience] for audience in audiences})
         self._sizes.update({audience: found.sizes[audience] for audience in wanted.sizes})
         self._pages.update({page: found.pages[page] for page in wanted.pages})
-
-
-def _wanted() -> Wanted:
-    return Wanted({}, set(), set())

@@ -40,7 +40,7 @@ class JobMirror(Protocol):
     """
 
     async def save(self, jobs: Sequence[ImportJob]) -> None:
-        """Have these jobs of this node as they are."""
+        """Have these jobs of this node as they are when this is called."""
 
     async def remove(self, job_ids: Sequence[str]) -> None:
         """Have these jobs of this node no more; what is not there is no error."""
