@@ -157,8 +157,13 @@ def test_a_data_folder_of_the_other_kind_of_store_is_not_taken_for_an_empty_one(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    DataFolder(tmp_path, journal_map_bytes=MAP_BYTES, index_map_bytes=MAP_BYTES).close()
-    (tmp_path / folder).mkdir()
+    data = DataFolder(tmp_path, journal_map_bytes=MAP_BYTES, index_map_bytes=MAP_BYTES)
+    if folder == "index":
+        data.open_journal().close()
+        data.open_index().close()
+    else:
+        (tmp_path / folder).mkdir()
+    data.close()
     monkeypatch.setenv("SEGMENTD_STORE_KIND", kind)
     monkeypatch.setenv("SEGMENTD_STORE_ADDRESSES", '["127.0.0.1:1"]')
     arguments = ["serve", "--config", DEVELOPMENT, "--data", str(tmp_path), "--listen", "127.0.0.1:0"]
