@@ -8,6 +8,8 @@ from segmentd.runtime.mailbox import Reply
 
 PAUSE_SECONDS_FIRST: Final = 0.02
 """Before a job is tried again for the first time."""
+_MARKS_MAX: Final = 4
+"""One mark that was written is enough, but a slot that moves away takes none; slots move one at a time, or a few."""
 
 
 class Job:
@@ -49,16 +51,17 @@ class Durability:
         self.wait_ms_max = wait_ms_max
         self.mark = mark
 
-    def commands(self, slot: int) -> list[Command]:
-        """Behind the commands of the batch."""
+    def commands(self, slots: Sequence[int]) -> list[Command]:
+        """Behind the commands of the batch. slots: of its jobs, at least one; some may be moving away."""
+        marked = list(dict.fromkeys(slots))[:_MARKS_MAX]
         wait = (b"WAIT", str(self.replicas_min).encode(), str(self.wait_ms_max).encode())
-        return [self.mark(slot), wait]
+        return [*(self.mark(slot) for slot in marked), wait]
 
     def problem(self, answers: Answers) -> str | None:
-        """What keeps the batch from being safe."""
-        marked, count = answers
-        if isinstance(marked, Exception):
-            return str(marked)
+        """What keeps the batch from being safe. answers: to what `commands` gave."""
+        *marks, count = answers
+        if all(isinstance(mark, Exception) for mark in marks):
+            return str(marks[0])
         if not isinstance(count, int) or count < self.replicas_min:
             return f"{count} of {self.replicas_min} replicas have acknowledged ([store] replicas_acknowledged_min)"
         return None

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 import trio
-from coredis.exceptions import AskError, MovedError, RedisError
+from coredis.exceptions import AskError, MovedError
 
 from segmentd.cluster.batches import Durability, Job, job_of
 from segmentd.cluster.layout import Layout, Owner
@@ -60,6 +60,7 @@ class Dispatcher:
         self._serving: set[str] = set()
         self._nursery: trio.Nursery | None = None
         self._told: set[str] = set()
+        """Kinds of refusals that were logged; their texts may differ without end."""
         self.held: set[int] = set()
         """Slots whose jobs wait until a new owner has what the old one may have lost; see `recovery`."""
         servers.on_layout.append(self._layout_changed)
@@ -74,8 +75,7 @@ class Dispatcher:
 
     async def call(self, slot: int, commands: Sequence[Command], deadline: float) -> Answers:
         """The answers of the slot's owner, which may still be behind. Raises StoreUnavailable."""
-        job = job_of(slot, commands, deadline, weight=0)
-        self.submit(job)
+        self.submit(job := job_of(slot, commands, deadline, weight=0))
         return await job.reply.wait()
 
     def release(self, slots: set[int]) -> None:
@@ -140,78 +140,110 @@ class Dispatcher:
 
     async def _send(self, owner: Owner, jobs: list[Job]) -> None:
         """One batch, and what is to be done about its answers."""
-        batches = [(job, list(job.commands())) for job in jobs]
-        for job, commands in batches:
-            if not commands:
+        batches: list[tuple[Job, list[Command]]] = []
+        for job in jobs:
+            try:
+                commands = list(job.commands())
+            except StoreUnavailable as refusal:
+                job.reply.fail(refusal)
+                continue
+            if commands:
+                batches.append((job, commands))
+            else:
                 job.reply.set([])
-        batches = [(job, commands) for job, commands in batches if commands]
         if not batches:
             return
+        link = self._servers.link(owner.address, self._use)
+        sent = [command for _, commands in batches for command in commands]
+        tail = [] if self._durability is None else self._durability.commands([job.slot for job, _ in batches])
         try:
-            await self._exchange(self._servers.link(owner.address, self._use), batches)
+            answers = await link.call([*sent, *tail])
         except LinkDownError as error:
             self._servers.suspect()
             for job, _ in batches:
                 self._again(job, str(error))
-
-    async def _exchange(self, link: Link, batches: list[tuple[Job, list[Command]]]) -> None:
-        """Raises LinkDownError."""
-        sent = [command for _, commands in batches for command in commands]
-        tail = [] if self._durability is None else self._durability.commands(batches[0][0].slot)
-        answers = await link.call([*sent, *tail])
+            return
         unsafe = None if self._durability is None else self._durability.problem(answers[len(sent) :])
+        self._settle(batches, answers, unsafe, link)
+
+    def _settle(
+        self, batches: list[tuple[Job, list[Command]]], answers: Answers, unsafe: str | None, link: Link
+    ) -> None:
+        """Each job once: it is answered, or is on its way again when this returns."""
+        stale: list[Job] = []
+        unloaded: list[Job] = []
         at = 0
         for job, commands in batches:
             its = answers[at : at + len(commands)]
             at += len(commands)
-            await self._settle(job, commands, its, unsafe, link)
-
-    async def _settle(
-        self, job: Job, commands: list[Command], answers: Answers, unsafe: str | None, link: Link
-    ) -> None:
-        error = next((answer for answer in answers if isinstance(answer, Exception)), None)
-        if error is None:
-            if unsafe is None:
-                job.reply.set(answers)
+            error = _first_error(its)
+            asked = sum(map(_is_ask, its))
+            if asked and (unsafe is None or asked == len(its)):
+                self._start(self._ask, job, commands, its, link)
+            elif error is None and unsafe is None:
+                job.reply.set(its)
+            elif error is None:
+                self._again(job, str(unsafe))
+            elif STALE in str(error):
+                stale.append(job)
+            elif _NOT_LOADED in str(error).lower():
+                unloaded.append(job)
             else:
-                self._again(job, unsafe)
-            return
-        if isinstance(error, AskError) and not isinstance(error, MovedError):
-            await self._ask(job, commands, error)
-            return
+                self._refused(job, error, link)
+        # Not here: what refreshes may have to write through this very task, and loading takes a while.
+        if stale:
+            self._start(self._refreshed, stale)
+        if unloaded:
+            self._start(self._loaded, unloaded, link)
+
+    def _refused(self, job: Job, error: Exception, link: Link) -> None:
         if isinstance(error, MovedError):
             self._servers.suspect()
-        elif STALE in str(error):
-            # Not here: what refreshes may have to write through this very task.
-            self._start(self._refreshed, job, str(error))
-            return
-        elif _NOT_LOADED in str(error).lower():
-            await self._load(link)
-        elif type(error).__name__ not in _NOT_LISTED and str(error) not in self._told:
-            self._told.add(str(error))
+        kind = type(error).__name__
+        if kind not in _NOT_LISTED and kind not in self._told:
+            self._told.add(kind)
             log.warning("a server of the cluster refuses; trying again", server=str(link.address), reason=str(error))
         self._again(job, str(error))
 
-    async def _ask(self, job: Job, commands: list[Command], error: AskError) -> None:
-        """The slot is moving and its keys are at the new owner's already."""
-        link = self._servers.link(Address(error.host, error.port), self._use)
-        asking = [part for command in commands for part in ((b"ASKING",), command)]
-        wait = [] if self._durability is None else [self._durability.commands(job.slot)[-1]]
+    async def _ask(self, job: Job, commands: list[Command], answers: Answers, link: Link) -> None:
+        """The slot is moving; what its owner has no more is asked for where it moves to, and nothing else is.
+
+        Keys that are not there yet would seem to be empty there.
+        """
+        places = [at for at, answer in enumerate(answers) if _is_ask(answer)]
+        error: AskError = answers[places[0]]
+        target = self._servers.link(Address(error.host or link.address.host, error.port), self._use)
+        *marks, wait = ((),) if self._durability is None else self._durability.commands([job.slot])
+        wanted = [*(commands[at] for at in places), *marks]
+        sent = [part for command in wanted for part in ((b"ASKING",), command)]
         try:
-            answers = await link.call([*asking, *wait])
+            got = await target.call([*sent, wait] if wait else sent)
         except LinkDownError as down:
             self._again(job, str(down))
             return
-        theirs = answers[1 : len(asking) : 2]
-        failed = next((answer for answer in theirs if isinstance(answer, RedisError)), None)
-        if failed is not None:
-            if _NOT_LOADED in str(failed).lower():
-                await self._load(link)
+        theirs = got[1 : len(sent) : 2]
+        for at, answer in zip(places, theirs, strict=False):
+            answers[at] = answer
+        failed = _first_error(answers)
+        if failed is not None and _NOT_LOADED in str(failed).lower():
+            await self._loaded([job], target)
+        elif failed is not None:
             self._again(job, str(failed))
-        elif self._durability is not None and (unsafe := self._durability.problem([b"OK", answers[-1]])):
+        elif self._durability is not None and (
+            unsafe := self._durability.problem([*theirs[len(places) :], *got[len(sent) :]])
+        ):
             self._again(job, unsafe)
         else:
-            job.reply.set(theirs)
+            job.reply.set(answers)
+
+    async def _loaded(self, jobs: list[Job], link: Link) -> None:
+        reason = f"{link.address} did not have the functions"
+        try:
+            await self._load(link)
+        except LinkDownError as down:
+            reason = str(down)
+        for job in jobs:
+            self._again(job, reason)
 
     def _again(self, job: Job, reason: str) -> None:
         """After a pause that grows, or never if it is too late."""
@@ -225,12 +257,14 @@ class Dispatcher:
         assert self._nursery is not None  # noqa: S101  # answers come while `run` runs
         self._nursery.start_soon(task, *arguments)
 
-    async def _refreshed(self, job: Job, reason: str) -> None:
+    async def _refreshed(self, jobs: list[Job]) -> None:
+        reason = "other nodes change the registry all the time"
         try:
             await self._refresh()
         except StoreUnavailable as refusal:
             reason = refusal.message
-        self._again(job, reason)
+        for job in jobs:
+            self._again(job, reason)
 
     async def _later(self, job: Job) -> None:
         await trio.sleep(job.pause)
@@ -239,11 +273,14 @@ class Dispatcher:
 
     def _end_late(self) -> None:
         now = trio.current_time()
+        late: list[Job] = []
         for slot, jobs in self._waiting.items():
             if any(job.deadline <= now for job in jobs):
-                for job in [job for job in jobs if job.deadline <= now]:
-                    self._fail(job)
+                late += [job for job in jobs if job.deadline <= now]
                 self._waiting[slot] = deque(job for job in jobs if job.deadline > now)
+        # Last: whoever hears of it may submit something else.
+        for job in late:
+            self._fail(job)
 
     def _fail(self, job: Job) -> None:
         job.reply.fail(
@@ -253,3 +290,11 @@ class Dispatcher:
                 self._retry_after_seconds,
             )
         )
+
+
+def _first_error(answers: Answers) -> Exception | None:
+    return next((answer for answer in answers if isinstance(answer, Exception)), None)
+
+
+def _is_ask(answer: Any) -> bool:
+    return isinstance(answer, AskError) and not isinstance(answer, MovedError)
