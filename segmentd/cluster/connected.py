@@ -16,7 +16,7 @@ from coredis.exceptions import RedisError
 
 from segmentd.cluster.batches import Durability
 from segmentd.cluster.dispatch import Dispatcher
-from segmentd.cluster.keyspace import SLOTS, Keyspace, tags
+from segmentd.cluster.keyspace import SLOTS, Keyspace
 from segmentd.cluster.link import Address, Command, Link, LinkSettings
 from segmentd.cluster.promises import WeakClusterError, problems_of
 from segmentd.cluster.registry import NONE, ConflictError, Entry, Registry
@@ -62,7 +62,6 @@ class Connected:
         source = files("segmentd.cluster").joinpath("functions.lua").read_bytes()
         # Every server that owns a slot has the functions; one that does not, is given them when it says so.
         self._loading: Command = (b"FUNCTION LOAD", b"REPLACE", source)
-        self._tags_by_slot: dict[int, bytes] = {}
 
         def dispatcher(use: str, durability: Durability | None, weight: int) -> Dispatcher:
             return Dispatcher(
@@ -168,11 +167,7 @@ class Connected:
         await self.registry.refresh()
 
     def _mark(self, slot: int) -> Command:
-        if not self._tags_by_slot:
-            names = tags(self.keyspace.partitions)
-            self._tags_by_slot = dict(zip(self.keyspace.slots, names, strict=True))
-        tag = self._tags_by_slot.get(slot, b"registry")
-        return (b"SET", b"{" + tag + b"}w", b"1")
+        return (b"SET", self.keyspace.mark(slot), b"1")
 
 
 def addresses_of(store: StoreSettings) -> list[Address]:

@@ -70,6 +70,7 @@ class Keyspace:
         self.latest = [tag + b"l" for tag in braced]
         self.user_prefixes = [tag + b"u" for tag in braced]
         self._member_prefixes = [tag + b"m" for tag in braced]
+        self._marks = dict(zip(self.slots, (tag + b"w" for tag in braced), strict=True))
 
     def partition_of(self, key: bytes) -> int:
         """The partition of an identifier key."""
@@ -78,6 +79,10 @@ class Keyspace:
     def user(self, key: bytes) -> bytes:
         """Where the memberships of an identifier are."""
         return self.user_prefixes[crc32(key) % self.partitions] + key
+
+    def mark(self, slot: int) -> bytes:
+        """What is written behind a batch: in the slot of a partition, or in the registry's."""
+        return self._marks.get(slot, REGISTRY_TAG + b"w")
 
     def members(self, partition: int, token: bytes) -> bytes:
         """Where the members of an audience are that belong to a partition."""
