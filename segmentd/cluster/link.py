@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 import trio
 from coredis.connection import TCPConnection, TCPLocation
-from coredis.exceptions import BusyLoadingError, ConnectionError, RedisError  # the library's own
+from coredis.exceptions import BusyLoadingError, ConnectionError  # the library's own
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -59,6 +59,8 @@ class Link:
         self._settings = settings
         self._connection: TCPConnection | None = None
         self._changed = trio.Event()
+        self.problem = ""
+        """Why the latest attempt to connect failed, empty if it did not."""
 
     @property
     def is_up(self) -> bool:
@@ -73,11 +75,13 @@ class Link:
             try:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(connection.run)
+                    self.problem = ""
                     self._set(connection)
                     pause = _PAUSE_SECONDS_FIRST
-            except* (RedisError, OSError, TimeoutError) as group:
-                reason = _first(group)
-                log.debug("no connection to a server of the cluster", server=str(self.address), reason=str(reason))
+            except* Exception as group:  # noqa: BLE001
+                # Whatever a server or the library comes up with costs the connection, and nothing else.
+                self.problem = _told(_first(group))
+                log.debug("no connection to a server of the cluster", server=str(self.address), reason=self.problem)
             finally:
                 self._set(None)
             await trio.sleep(pause)
@@ -96,8 +100,10 @@ class Link:
                 answers = [await request for request in requests]
                 if not any(map(_is_loss, answers)):
                     return answers
-        except (RedisError, OSError, trio.ClosedResourceError, trio.BrokenResourceError, ReferenceError) as error:
-            raise LinkDownError(f"{self.address}: {error or type(error).__name__}") from error
+        except Exception as error:
+            # The library has errors of its own, of anyio and of Python here; after each the outcome is unknown.
+            connection.invalidate("its state is unknown")
+            raise LinkDownError(f"{self.address}: {_told(error)}") from error
         # What comes too late must not be taken for the answer to something else.
         connection.invalidate("an answer took too long")
         raise LinkDownError(f"{self.address}: no answer within {limit:g} s, or the connection was lost")
@@ -107,7 +113,7 @@ class Link:
             while self._connection is None or not self._connection.usable:
                 await self._changed.wait()
             return self._connection
-        raise LinkDownError(f"{self.address}: no connection")
+        raise LinkDownError(f"{self.address}: no connection ({self.problem or 'no answer'})")
 
     def _set(self, connection: TCPConnection | None) -> None:
         self._connection = connection
@@ -135,3 +141,9 @@ def _is_loss(answer: Any) -> bool:
 def _first(group: BaseExceptionGroup[Exception]) -> Exception:
     first = group.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _told(error: Exception) -> str:
+    """The reason as far as the library knows one: it wraps what the system said."""
+    cause = error.__cause__ or error
+    return str(cause) or type(cause).__name__
