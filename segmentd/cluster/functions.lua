@@ -99,22 +99,41 @@ redis.register_function('segmentd_drop', function(keys, args)
 end)
 
 -- The registry: entries field -> rank:payload of which the larger rank stays, and the version that each got last.
--- KEYS: meta, entries, versions. ARGV: then for each entry: field, the rank it must have now ('' for any, '-1' for
--- none), rank, payload. Returns {version}, or {-1, field, its rank} where a rank was not the one expected.
-local function rank_of(entries, field)
-  local held = redis.call('HGET', entries, field)
+-- KEYS of all that follows: meta, entries, versions.
+
+-- A server that has taken the registry over may lack the last entries: versions that were given out must not be given
+-- again, so it begins far above what it knows. More versions than can be given out between a failover and this:
+local MARGIN = 1048576
+
+local function version_of(meta, known)
+  local me = redis.call('CLUSTER', 'MYID')
+  local version = tonumber(redis.call('HGET', meta, 'version') or 0)
+  if redis.call('HGET', meta, 'owner') ~= me then
+    version = math.max(version, known) + MARGIN
+    redis.call('HSET', meta, 'owner', me, 'version', string.format('%.0f', version))
+  end
+  return version
+end
+
+local function rank_of(held)
   return held and tonumber(string.match(held, '^(%-?%d+):')) or -1
 end
 
+-- ARGV: for each entry: field, the rank it must have now ('' for any, '-1' for none), rank, payload.
+-- Returns {version}, or {-1, field, its rank} where a rank was not the one expected and the entry is not there already:
+-- a call whose answer was lost is repeated.
 redis.register_function('segmentd_register', function(keys, args)
   for at = 1, #args, 4 do
-    local rank = rank_of(keys[2], args[at])
-    if args[at + 1] ~= '' and tonumber(args[at + 1]) ~= rank then return {-1, args[at], rank} end
+    local held = redis.call('HGET', keys[2], args[at])
+    local is_expected = args[at + 1] == '' or tonumber(args[at + 1]) == rank_of(held)
+    if not is_expected and held ~= args[at + 2] .. ':' .. args[at + 3] then
+      return {-1, args[at], rank_of(held)}
+    end
   end
-  local version = tonumber(redis.call('HGET', keys[1], 'version') or 0)
+  local version = version_of(keys[1], 0)
   local changed = {}
   for at = 1, #args, 4 do
-    if tonumber(args[at + 2]) > rank_of(keys[2], args[at]) then
+    if tonumber(args[at + 2]) > rank_of(redis.call('HGET', keys[2], args[at])) then
       redis.call('HSET', keys[2], args[at], args[at + 2] .. ':' .. args[at + 3])
       changed[#changed + 1] = args[at]
     end
@@ -126,7 +145,7 @@ redis.register_function('segmentd_register', function(keys, args)
   return {version}
 end)
 
--- KEYS: as above. ARGV: fields that nobody needs any more.
+-- ARGV: fields that nobody needs any more.
 redis.register_function('segmentd_unregister', function(keys, args)
   for at = 1, #args do
     redis.call('HDEL', keys[2], args[at])
@@ -135,12 +154,8 @@ redis.register_function('segmentd_unregister', function(keys, args)
   return #args
 end)
 
--- A new owner of the registry may have lost the last entries: versions that were given out must not be given again.
--- KEYS: meta. ARGV: id of the owner, the version that is known, a margin. Returns the version.
+-- For whoever notices a new owner before anything is registered there. ARGV: a version that was given out.
+-- Returns the version.
 redis.register_function('segmentd_inherit', function(keys, args)
-  if redis.call('HGET', keys[1], 'owner') ~= args[1] then
-    local version = math.max(tonumber(redis.call('HGET', keys[1], 'version') or 0), tonumber(args[2]))
-    redis.call('HSET', keys[1], 'owner', args[1], 'version', string.format('%.0f', version + tonumber(args[3])))
-  end
-  return tonumber(redis.call('HGET', keys[1], 'version'))
+  return version_of(keys[1], tonumber(args[1]))
 end)

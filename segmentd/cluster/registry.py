@@ -7,12 +7,13 @@ is new several times a second.
 
 Invariants: (1) each change of the registry raises its version; (2) what must be known before anything else is written
 (floors, forgotten identifiers, deletions) is followed by a *fence*: every partition is told the version, and refuses
-writers that know less; (3) a version is never given out twice, not even when a new owner has lost the last ones:
-whoever notices first raises it by a wide margin and merges its own copy in before anything else is written there.
+writers that know less; (3) a version is never given out twice, not even when a new owner has lost the last ones: a
+server that finds out that the registry was another one's raises it by a wide margin before it writes anything there,
+and every node that notices merges its own copy in.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 import trio
@@ -26,9 +27,10 @@ from segmentd.domain.refusals import StoreUnavailable
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_MARGIN: Final = 1 << 20
-"""More versions than can be given out between a change of the owner and its being noticed."""
 _CHUNK: Final = 500
+"""Entries that are written or read at once; so many at most have one version."""
+_PAGE: Final = 5_000
+"""Fields that are listed at once, more than have one version."""
 _META, _ENTRIES, _VERSIONS = REGISTRY_KEYS
 _KEY_COUNT: Final = b"3"
 NONE: Final = -1
@@ -71,6 +73,9 @@ class Registry:
         self._entries: dict[bytes, tuple[int, bytes]] = {}
         self._owner: str | None = None
         self._turn = trio.Lock()
+        self._looks_begun = 0
+        self._looked = 0
+        """Number of the latest look that began and ended well."""
         self._fencing = trio.Lock()
         self.version = 0
         """All that was registered up to here is in the copy."""
@@ -110,12 +115,22 @@ class Registry:
 
     async def refresh(self) -> None:
         """Have everything in the copy that was registered before this call. Raises StoreUnavailable."""
+        begun = self._looks_begun
         async with self._turn:
-            await self._inherit()
-            (answer,) = await self._reads.call(REGISTRY_SLOT, [(b"HGET", _META, b"version")], self._deadline())
-            version = int(answer or 0)
-            if version != self.version:
-                await self._fetch(version)
+            if self._looked > begun:
+                return  # What somebody else has asked for after this call serves all who wait.
+            self._looks_begun = number = self._looks_begun + 1
+            await self._look()
+            self._looked = number
+
+    async def _look(self) -> None:
+        await self._inherit()
+        commands = [(b"HGET", _META, b"version"), (b"HLEN", _ENTRIES)]
+        version, count = await self._reads.call(REGISTRY_SLOT, commands, self._deadline())
+        if int(version or 0) != self.version:
+            await self._fetch(int(version or 0))
+        elif count < len(self._entries):
+            await self._prune()
 
     async def register(self, entries: Sequence[Entry]) -> int:
         """Merge entries in, durably, all or none; they are in the copy when it returns. Returns the version.
@@ -170,19 +185,35 @@ class Registry:
         return int(answer[0])
 
     async def _fetch(self, version: int) -> None:
-        after = b"-inf" if version < self.version else b"(" + str(self.version).encode()
-        (answer,) = await self._reads.call(
-            REGISTRY_SLOT, [(b"ZRANGEBYSCORE", _VERSIONS, after, b"+inf")], self._deadline()
-        )
-        fields = list(answer)
-        for at in range(0, len(fields), _CHUNK):
-            some = fields[at : at + _CHUNK]
-            (held,) = await self._reads.call(REGISTRY_SLOT, [(b"HMGET", _ENTRIES, *some)], self._deadline())
-            for field, text in zip(some, held, strict=True):
-                if text is not None:
-                    rank, _, payload = text.partition(b":")
-                    self._take(Entry(field, int(rank), payload))
+        low = b"-inf" if version < self.version else b"(" + str(self.version).encode()
+        while True:
+            page = (b"ZRANGEBYSCORE", _VERSIONS, low, b"+inf", b"WITHSCORES", b"LIMIT", b"0", str(_PAGE).encode())
+            (answer,) = await self._reads.call(REGISTRY_SLOT, [page], self._deadline())
+            pairs = _pairs(answer)
+            fields = [field for field, _ in pairs]
+            for at in range(0, len(fields), _CHUNK):
+                await self._fetch_entries(fields[at : at + _CHUNK])
+            if len(pairs) < _PAGE:
+                break
+            # The last version may go on behind the page.
+            low = b"%d" % int(float(pairs[-1][1]))
         self.version = version
+
+    async def _fetch_entries(self, fields: Sequence[bytes]) -> None:
+        (held,) = await self._reads.call(REGISTRY_SLOT, [(b"HMGET", _ENTRIES, *fields)], self._deadline())
+        for field, text in zip(fields, held, strict=True):
+            if text is not None:
+                rank, _, payload = text.partition(b":")
+                self._take(Entry(field, int(rank), payload))
+
+    async def _prune(self) -> None:
+        """Drop from the copy what others have unregistered."""
+        (fields,) = await self._reads.call(REGISTRY_SLOT, [(b"HKEYS", _ENTRIES)], self._deadline())
+        owner = self._servers.owner_of(REGISTRY_SLOT)
+        if owner is None or owner.node_id != self._owner:
+            return  # A new owner lacks what it has lost, and is to get it from here.
+        for field in self._entries.keys() - set(fields):
+            del self._entries[field]
 
     def _take(self, entry: Entry) -> None:
         if entry.rank > self.rank(entry.field):
@@ -195,8 +226,8 @@ class Registry:
         owner = self._servers.owner_of(REGISTRY_SLOT)
         if owner is None or owner.node_id == self._owner:
             return
-        command = _call(b"segmentd_inherit", owner.node_id.encode(), str(self.version).encode(), str(_MARGIN).encode())
-        await self._writes.call(REGISTRY_SLOT, [(command[0], command[1], b"1", _META, *command[6:])], self._deadline())
+        known = str(self.version).encode()
+        await self._writes.call(REGISTRY_SLOT, [_call(b"segmentd_inherit", known)], self._deadline())
         if self._owner is not None:
             log.info("the registry has a new owner", server=str(owner.address), entries=len(self._entries))
             fields = list(self._entries)
@@ -222,3 +253,10 @@ def fence_job(keyspace: Keyspace, partition: int, version: int, deadline: float)
     """Tells one partition which version of the registry its writers must know."""
     command = (b"FCALL", b"segmentd_fence", b"1", keyspace.fences[partition], str(version).encode())
     return job_of(keyspace.slots[partition], [command], deadline, weight=0)
+
+
+def _pairs(held: Any) -> list[tuple[bytes, bytes]]:
+    """A range with its scores, as RESP2 and RESP3 give it."""
+    if held and isinstance(held[0], list | tuple):
+        return [(pair[0], pair[1]) for pair in held]
+    return list(zip(held[::2], held[1::2], strict=True))
