@@ -22,7 +22,6 @@ from segmentd.cluster.members import ClusterMembers
 from segmentd.cluster.promises import WeakClusterError
 from segmentd.cluster.store import ClusterStore
 from segmentd.domain.identifiers import IdentifierSchema
-from segmentd.graphql.engine import GraphQLEngine
 from segmentd.graphql.gathering import AwaitedReads
 from segmentd.identifiers import identifier_schema
 from segmentd.runtime.interludes import Interludes
@@ -63,6 +62,7 @@ class Clustered:
         settings = making.settings
         retry_after_seconds = settings.runtime.retry_after_seconds
         self._settings = settings
+        self._traces = making.traces
         self.store = store
         self.schema = schema
         self.catalog = ClusterCatalog(
@@ -92,7 +92,7 @@ class Clustered:
 
     def queries(self, imports: ImportHistory) -> Queries:
         """See StoreKind."""
-        engine = GraphQLEngine(
+        engine = self._traces.engine(
             None,
             self.catalog,
             self.schema,

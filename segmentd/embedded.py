@@ -8,7 +8,6 @@ import structlog
 import trio
 
 from segmentd.followers.neighbours import Neighbours
-from segmentd.graphql.engine import GraphQLEngine
 from segmentd.http.auth import KeySource
 from segmentd.identifiers import identifier_schema
 from segmentd.runtime.catalog import Catalog
@@ -28,6 +27,7 @@ class Embedded:
     def __init__(self, making: Making) -> None:
         """Opens the environments. Raises StorageError, OSError."""
         settings = self._settings = making.settings
+        self._traces = making.traces
         self._neighbours = self.elsewhere = neighbours = (
             Neighbours(settings, making.listener, making.telemetry, making.observed)
             if settings.server.followers
@@ -40,6 +40,7 @@ class Embedded:
             limits=settings.limits,
             observer=making.observed if neighbours is None else neighbours.ingest,
             visible=None if neighbours is None else neighbours.visible,
+            watch=making.traces.commits,
         )
         self.store.on_new_generation = None if neighbours is None else neighbours.reopen
         self.published = None if neighbours is None else self.store.publication
@@ -65,7 +66,7 @@ class Embedded:
 
     def queries(self, imports: ImportHistory) -> Queries:
         """See StoreKind."""
-        engine = GraphQLEngine(
+        engine = self._traces.engine(
             self.store,
             self.catalog,
             self.schema,

@@ -29,7 +29,6 @@ from segmentd.followers.edge import FollowingGraphQL, build_edge
 from segmentd.followers.messages import Begin, Handed, Leave, Ready, Reopen, Reopened, Scrape, Scraped
 from segmentd.followers.serving import FollowerServer
 from segmentd.followers.tally import Tally
-from segmentd.graphql.engine import GraphQLEngine
 from segmentd.http.auth import Keyring
 from segmentd.identifiers import identifier_schema
 from segmentd.keyfile import KeyFileError, path_in
@@ -39,6 +38,7 @@ from segmentd.settings import Settings
 from segmentd.storage.errors import StorageError
 from segmentd.storage.visible import Visible
 from segmentd.telemetry import Telemetry
+from segmentd.tracedparts import open_traces
 
 # Often enough that an idle follower never has much to fold before an answer; next to nothing while nothing comes.
 _CATCH_UP_SECONDS: Final = 0.02
@@ -80,6 +80,7 @@ class FollowerProcess:
             await self._serve()
         finally:
             self._store.close()
+        await trio.to_thread.run_sync(self._traces.close)
 
     async def _begin(self) -> Begin:
         message, _ = await self._channel.receive()
@@ -96,12 +97,13 @@ class FollowerProcess:
     def _built(self, begin: Begin) -> FollowerServer:
         settings, store = begin.settings, self._store
         schema = identifier_schema(settings, store.kind_numbers(list(settings.identifiers)))
-        engine = GraphQLEngine(store, store, schema, settings.graphql)
+        self._traces = open_traces(settings.traces, begin.name, self._telemetry)
+        engine = self._traces.engine(store, store, schema, settings.graphql)
         self._telemetry.watch_plans(lambda: engine.answered_by_plans)
         self._keyring = Keyring(settings.keys, path_in(Path(settings.storage.path)), settings.rates)
         graphql = FollowingGraphQL(engine, store, settings.limits, self._fail)
         return FollowerServer(
-            build_edge(settings, graphql, self._keyring, self._telemetry),
+            build_edge(settings, graphql, self._keyring, self._telemetry, self._traces.tracing),
             settings.server,
             socket.socket(fileno=self._descriptors.listener),
             self._channel,

@@ -16,7 +16,7 @@ import logging
 import sys
 from contextvars import ContextVar
 from io import StringIO
-from typing import Literal, TextIO, cast
+from typing import Any, Literal, TextIO, cast
 
 import msgspec
 import structlog
@@ -35,6 +35,8 @@ class RequestContext(msgspec.Struct, frozen=True):
 
     request_id: str
     traceparent: str | None
+    span: Any = None
+    """A `segmentd.tracing.Span`, where the request is traced."""
 
 
 current_request: ContextVar[RequestContext | None] = ContextVar("segmentd_request", default=None)

@@ -7,11 +7,9 @@ A SIGKILL at any moment is safe as well: what was acknowledged is in the journal
 What depends on the store is made in one place (`_opened_kind`) and is known here as a `StoreKind` alone.
 """
 
-import errno
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -25,10 +23,9 @@ from segmentd.embedded import Embedded
 from segmentd.http.app import App, Insight, build_app
 from segmentd.http.auth import Keyring
 from segmentd.http.readiness import Readiness
-from segmentd.http.server import open_listener, serve, url_of
-from segmentd.http.tls import CertificateError, Certificates
+from segmentd.http.server import serve, url_of
 from segmentd.http.traffic import counts_of
-from segmentd.keyfile import KeyFileError, path_in
+from segmentd.opening import open_certificates, open_keyring, open_listener, open_owners_traces
 from segmentd.runtime.forgetting import Forgetting
 from segmentd.runtime.history import History
 from segmentd.runtime.importbucket import BucketUnusableError
@@ -40,13 +37,11 @@ from segmentd.storage.folder import DataFolder
 from segmentd.storekind import Making, StartError, StoreKind
 from segmentd.supervisor import Supervisor, obey_hangups
 from segmentd.telemetry import Telemetry
+from segmentd.tracedparts import Traces
 
 # What only one kind of store has in its data folder.
 _EMBEDDED_ALONE: Final = "index*"
 _CLUSTER_ALONE: Final = "outbox"
-# The followers of an owner that was killed have its port until they notice, which is within a second.
-_LEFTOVER_SECONDS_MAX: Final = 2.0
-_LISTEN_AGAIN_SECONDS: Final = 0.05
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -88,6 +83,7 @@ class _Parts(NamedTuple):
     kind: StoreKind
     keyring: Keyring
     telemetry: Telemetry
+    traces: Traces
     imports: Imports
     forgetting: Forgetting
     readiness: Readiness
@@ -122,10 +118,12 @@ def _require_folder_of(settings: Settings) -> None:
 async def _opened(settings: Settings, folder: DataFolder, listener: socket.socket, nursery: trio.Nursery) -> _Parts:
     """Open the store and put everything together. Raises StartError, StorageError."""
     telemetry = Telemetry()
+    traces = open_owners_traces(settings, telemetry)
     observed = RememberingObserver(telemetry)
-    kind = await _opened_kind(Making(settings, folder, listener, telemetry, observed, nursery))
-    keyring = _keyring(settings, kind)
+    kind = await _opened_kind(Making(settings, folder, listener, telemetry, traces, observed, nursery))
+    keyring = open_keyring(settings, kind.keys)
     imports = _imports(settings, kind)
+    imports.jobs.watch = traces.imports
     forgetting = _forgetting(settings, kind)
     readiness = Readiness(settings.runtime.retry_after_seconds, kind.store.failure)
     engine, awaited = kind.queries(imports.jobs)
@@ -152,13 +150,14 @@ async def _opened(settings: Settings, folder: DataFolder, listener: socket.socke
         published=kind.published,
         interludes=kind.interludes,
         awaited=awaited,
+        tracing=traces.tracing,
     )
-    return _Parts(kind, keyring, telemetry, imports, forgetting, readiness, history, app)
+    return _Parts(kind, keyring, telemetry, traces, imports, forgetting, readiness, history, app)
 
 
 async def _serve(settings: Settings, folder: DataFolder) -> None:
-    certificates = _certificates(settings)
-    listener = _listener(settings)
+    certificates = open_certificates(settings)
+    listener = open_listener(settings)
     stopping, supervisor = trio.Event(), Supervisor(os.environ)
     async with trio.open_nursery() as stores:
         parts = await _opened(settings, folder, listener, stores)
@@ -195,6 +194,7 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
             kind.close_catalog()
         kind.close()
     kind.close_files()
+    await trio.to_thread.run_sync(parts.traces.close)
 
 
 async def _watch_signals(
@@ -245,42 +245,3 @@ def _imports(settings: Settings, kind: StoreKind) -> Imports:
         return Imports(settings, kind.schema, kind.lists, mirror=kind.mirror)
     except BucketUnusableError as error:
         raise StartError(str(error)) from error
-
-
-def _listener(settings: Settings) -> socket.socket:
-    host, port = settings.server.address
-    patience = time.monotonic() + (_LEFTOVER_SECONDS_MAX if settings.server.followers else 0)
-    while True:
-        try:
-            return open_listener(host, port, settings.server.connections_max)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or time.monotonic() >= patience:
-                raise StartError(f"[server] listen = {settings.server.listen}: {error.strerror or error}") from error
-        time.sleep(_LISTEN_AGAIN_SECONDS)  # nothing else runs yet
-
-
-def _certificates(settings: Settings) -> Certificates | None:
-    if not settings.server.is_tls:
-        return None
-    try:
-        return Certificates(settings.server)
-    except CertificateError as error:
-        raise StartError(str(error)) from error
-
-
-def _keyring(settings: Settings, kind: StoreKind) -> Keyring:
-    """All keys. Refuses keys that everybody knows on an address that others can reach."""
-    try:
-        path = path_in(Path(settings.storage.path)) if kind.keys is None else None
-        keyring = Keyring(settings.keys, path, settings.rates, source=kind.keys)
-    except KeyFileError as error:
-        raise StartError(str(error)) from error
-    well_known = keyring.development_keys()
-    if well_known and not settings.server.is_loopback:
-        raise StartError(
-            f"[server] listen = {settings.server.listen}: the development keys ({', '.join(well_known)}) are known to"
-            " everybody and are served on loopback only; make keys of your own with `segmentd keys create`"
-        )
-    if not len(keyring) and kind.keys is None:
-        log.warning("there are no keys, so every request is refused; make one with `segmentd keys create`")
-    return keyring

@@ -37,6 +37,7 @@ from segmentd.runtime.seam import ImportHistory, MembershipStore, MembersReader
 from segmentd.settings import Settings
 from segmentd.storage.folder import DataFolder
 from segmentd.telemetry import Telemetry
+from segmentd.tracedparts import Traces
 
 
 class StartError(Exception):
@@ -52,6 +53,7 @@ class Making(NamedTuple):
     listener: socket
     """Where clients come in."""
     telemetry: Telemetry
+    traces: Traces
     observed: RememberingObserver
     """To be told of commits."""
     nursery: trio.Nursery

@@ -204,6 +204,10 @@ class Telemetry:
         """Show as of when audiences are known; of at most so many, those of segments first."""
         self.registry.register(AudienceMetrics(audiences, of_segments, audiences_max))
 
+    def watch_traces(self, counts: Callable[[], Mapping[str, int]], left_out: Callable[[], int]) -> None:
+        """Show what became of spans, by outcome, and how many requests were too many to be traced."""
+        self.registry.register(_TraceCollector(counts, left_out))
+
     def render(self, accept: str) -> tuple[bytes, str]:
         """(body, content type): Prometheus text, or OpenMetrics if `accept` asks for it."""
         encode, content_type = choose_encoder(accept)
@@ -243,6 +247,24 @@ class _StoreCollector:
             if isinstance(value, int | float):
                 described = _STORE_HELP.get(name, f"The store's {name.replace('_', ' ')}.")
                 yield GaugeMetricFamily(f"segmentd_{name}", described, value=value)
+
+
+class _TraceCollector:
+    """Asks at each scrape."""
+
+    def __init__(self, counts: Callable[[], Mapping[str, int]], left_out: Callable[[], int]) -> None:
+        self._counts = counts
+        self._left_out = left_out
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Two counters."""
+        spans = (
+            "Spans by what became of them: exported; failed (the collector did not take them in time); dropped (too"
+            " many were waiting)."
+        )
+        yield _counter("segmentd_trace_spans", spans, "outcome", self._counts())
+        left_out = "Requests that were to be traced and were more than [traces] requests_per_second_max."
+        yield CounterMetricFamily("segmentd_trace_requests_left_out", left_out, value=self._left_out())
 
 
 class _ImportCollector:

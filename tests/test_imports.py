@@ -10,7 +10,10 @@ import pytest
 from tests.sources import ROOT, name_of, python_files, tree
 
 # Modules at the top that know nothing else of segmentd and serve the parts at the edge.
-ALONE = {"audiencemetrics", "keyfile", "lateness", "logs", "processmetrics", "supervisor", "telemetry"}
+ALONE = {"audiencemetrics", "keyfile", "lateness", "logs", "processmetrics", "supervisor", "telemetry", "tracing"}
+
+# What both kinds of processes are wired with.
+AROUND = {"identifiers", "settings", "tracedparts"}
 
 # What each part of segmentd may import from segmentd, beside itself.
 MAY_IMPORT = {
@@ -25,16 +28,19 @@ MAY_IMPORT = {
     "requestmetrics": set[str](),
     "supervisor": set[str](),
     "telemetry": {"audiencemetrics", "logs", "requestmetrics"},
+    "tracing": {"logs", "otlp", "settings"},
+    "otlp": {"settings", "tracing"},
+    "tracedparts": {"http", "graphql", "runtime", "domain", "settings", *ALONE},
     "storage": {"domain", "settings"},
     "runtime": {"storage", "domain", "settings"},
     "cluster": {"runtime", "storage", "domain", "settings", "keyfile"},
     "graphql": {"runtime", "domain", "settings"},
     "http": {"graphql", "runtime", "domain", "settings", *ALONE},
     "followers": {"http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
-    "follower": {"followers", "http", "graphql", "runtime", "storage", "domain", "settings", "identifiers", *ALONE},
+    "follower": {"followers", "http", "graphql", "runtime", "storage", "domain", "settings", *AROUND, *ALONE},
     "identifiers": {"domain", "settings"},
     "client": set[str](),
-    "storekind": {"http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
+    "storekind": {"tracedparts", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
     "embedded": {
         "storekind",
         "followers",
@@ -47,7 +53,19 @@ MAY_IMPORT = {
         "settings",
     },
     "clustered": {"storekind", "cluster", "identifiers", "graphql", "runtime", "storage", "domain", "settings"},
-    "service": {"storekind", "embedded", "clustered", "http", "runtime", "storage", "domain", "settings", *ALONE},
+    "opening": {"storekind", "http", "settings", "tracedparts", *ALONE},
+    "service": {
+        "storekind",
+        "embedded",
+        "clustered",
+        "opening",
+        "http",
+        "runtime",
+        "storage",
+        "settings",
+        *AROUND,
+        *ALONE,
+    },
     "commands": {"client", "cluster", "service", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
     "cli": {
         "commands",
@@ -91,6 +109,7 @@ OWNED = {
     "click": {"cli", "commands"},
     "httpx": {"client"},
     "coredis": {"cluster"},
+    "opentelemetry": {"otlp"},
     "prometheus_client": {"audiencemetrics", "processmetrics", "requestmetrics", "telemetry"},
 }
 

@@ -31,6 +31,7 @@ from segmentd.runtime.following import FollowingStore
 from segmentd.settings import LimitsSettings, Settings
 from segmentd.storage.errors import StorageError
 from segmentd.telemetry import Telemetry
+from segmentd.tracing import Tracing
 
 
 class FollowingGraphQL(GraphQLApi):
@@ -90,7 +91,13 @@ class FollowerEdge(Edge):
         return super()._instead(error, request, route)
 
 
-def build_edge(settings: Settings, graphql: FollowingGraphQL, keyring: Keyring, telemetry: Telemetry) -> FollowerEdge:
+def build_edge(
+    settings: Settings,
+    graphql: FollowingGraphQL,
+    keyring: Keyring,
+    telemetry: Telemetry,
+    tracing: Tracing | None = None,
+) -> FollowerEdge:
     """The edge of a follower that is ready."""
     limits = settings.limits
     readiness = Readiness(settings.runtime.retry_after_seconds)
@@ -116,6 +123,7 @@ def build_edge(settings: Settings, graphql: FollowingGraphQL, keyring: Keyring, 
         holdings=Holdings(settings),
         proxies_in_front=settings.rates.proxies_in_front,
         slow_queries=SlowQueries(settings.log, graphql.described, telemetry.slow_query),
+        tracing=tracing,
     )
 
 

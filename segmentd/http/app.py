@@ -55,6 +55,7 @@ from segmentd.runtime.observing import RememberingObserver
 from segmentd.runtime.seam import DeletesAudiences, MembersReader, StoreStats
 from segmentd.settings import Settings
 from segmentd.telemetry import Telemetry
+from segmentd.tracing import Tracing
 
 NAME: Final = "segmentd"
 
@@ -113,6 +114,7 @@ def build_app(
     elsewhere: Elsewhere | None = None,
     published: Published | None = None,
     awaited: AwaitedReads | None = None,
+    tracing: Tracing | None = None,
     clock: Callable[[], float] = time.time,
 ) -> App:
     """elsewhere: followers, if there are any; published: to them. awaited: how queries read where the store has to be
@@ -141,6 +143,7 @@ def build_app(
         clock=clock,
         published=published,
         slow_queries=SlowQueries(settings.log, graphql.described, telemetry.slow_query),
+        tracing=tracing,
         **_guards(settings),
     )
     return App(edge, interludes, settings.server.request_read_seconds_max)

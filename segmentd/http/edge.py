@@ -29,13 +29,14 @@ from segmentd.http.exchange import WAITING, Answer, Header, Request, Waiting, re
 from segmentd.http.holdings import Holdings
 from segmentd.http.ratelimits import GuessLimit, Quota, client_address
 from segmentd.http.readiness import Readiness
+from segmentd.http.requestspans import begin_span, end_span, method_of
 from segmentd.http.routing import UNMATCHED, Later, Match, Operation, Route, RouteTable
 from segmentd.http.slowqueries import SlowQueries
 from segmentd.logs import RequestContext, current_request
 from segmentd.telemetry import Telemetry
+from segmentd.tracing import Tracing
 
 QUERIES: Final = "/v3/graphql"
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 _TRACEPARENT_CHARS_MAX: Final = 128  # 55 today (W3C Trace Context); later versions may be longer
 
 _log = structlog.get_logger(__name__)
@@ -74,11 +75,12 @@ class Edge:
         proxies_in_front: int = 0,
         published: Published | None = None,
         slow_queries: SlowQueries | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """clock: seconds since the epoch. access_log: one line a request, at debug level. guesses: of unknown keys.
         holdings: for the roads in, which read the bodies.
         proxies_in_front: how many add to `X-Forwarded-For`. published: to followers, None if there are none.
-        slow_queries: what is told of them, None for nothing.
+        slow_queries: what is told of them, None for nothing. tracing: None where nothing is traced.
         """
         self.holdings = holdings
         self._routes = routes
@@ -92,6 +94,7 @@ class Edge:
         self._proxies_in_front = proxies_in_front
         self._published = published
         self._slow_queries = slow_queries
+        self._tracing = tracing
         self._slow_seconds_min = math.inf if slow_queries is None else slow_queries.seconds_min
 
     @property
@@ -182,7 +185,9 @@ class Edge:
         request.request_id = request_id_of(request.headers)
         request.params = match.params
         traceparent = request.headers.get("traceparent")
-        context = RequestContext(request.request_id, traceparent and traceparent[:_TRACEPARENT_CHARS_MAX])
+        traceparent = traceparent and traceparent[:_TRACEPARENT_CHARS_MAX]
+        span = None if self._tracing is None else begin_span(self._tracing, request, match, traceparent)
+        context = RequestContext(request.request_id, traceparent if span is None else span.context.traceparent, span)
         return _Begun(started, context, current_request.set(context))
 
     def _instead(self, error: Exception, request: Request, route: Route | None) -> Answer:
@@ -204,6 +209,8 @@ class Edge:
         answer.headers += extra
         answer.close = answer.close or self._readiness.draining
         self._observe(request, route, answer, time.perf_counter() - begun.started)
+        if begun.context.span is not None:
+            end_span(begun.context.span, request, answer)
 
     async def _served(self, request: Request, route: Route | None, trouble: Refusal | None) -> Answer:
         if route is None:
@@ -255,8 +262,7 @@ class Edge:
 
     def _observe(self, request: Request, route: Route | None, answer: Answer, seconds: float) -> None:
         template = UNMATCHED if route is None else route.template
-        method = request.method if request.method in _METHODS else "other"
-        self._telemetry.requested(template, method, answer.status, seconds, request.road)
+        self._telemetry.requested(template, method_of(request), answer.status, seconds, request.road)
         if seconds >= self._slow_seconds_min and template == QUERIES and self._slow_queries is not None:
             self._slow_queries.tell(request, answer, seconds)
         if self._access_log:

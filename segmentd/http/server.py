@@ -16,7 +16,9 @@ Invariants:
 
 from __future__ import annotations
 
+import errno
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -39,6 +41,8 @@ from segmentd.settings import ServerSettings
 BACKLOG_MAX: Final = 4_096
 _LOOK_SECONDS: Final = 0.05  # how often the end of the last connection is looked for while shutting down
 
+_LISTEN_AGAIN_SECONDS: Final = 0.05
+
 _log = structlog.get_logger(__name__)
 
 
@@ -55,6 +59,18 @@ def open_listener(host: str, port: int, connections_max: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def open_free_listener(host: str, port: int, connections_max: int, seconds_max: float) -> socket.socket:
+    """As `open_listener`, waiting for the port to become free where it is not. Blocking. Raises OSError."""
+    patience = time.monotonic() + seconds_max
+    while True:
+        try:
+            return open_listener(host, port, connections_max)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= patience:
+                raise
+        time.sleep(_LISTEN_AGAIN_SECONDS)
 
 
 def url_of(listener: socket.socket, *, tls: bool = False) -> str:

@@ -45,6 +45,19 @@ class CommitObserver(Protocol):
     def checkpoint_failed(self) -> None: ...
 
 
+class CommitWatch(Protocol):
+    """Told of each write, for traces. Plain calls on the loop's thread; must not raise."""
+
+    def queued(self, write: "Write") -> None:
+        """It waits for a commit; called in the task that wants it."""
+
+    def begun(self, group: Sequence["Write"]) -> None:
+        """These are one commit."""
+
+    def ended(self, group: Sequence["Write"], *, failed: bool) -> None:
+        """They are on disk and visible, or they are refused; their replies come now."""
+
+
 class AppendRecord(Protocol):
     """Makes one record durable and returns its number; blocking. Raises StoreFullError, StoreFailureError."""
 
@@ -100,6 +113,7 @@ class Committer:
         *,
         committed: Callable[[], None],
         pause_seconds: Callable[[int], float] = lambda _changes: 0.0,
+        watch: CommitWatch | None = None,
         queue_requests_max: int,
         queue_changes_max: int,
         group_changes_max: int,
@@ -117,6 +131,7 @@ class Committer:
         self._observer = observer
         self._committed = committed
         self._pause_seconds = pause_seconds
+        self._watch = watch
         self._hurried = trio.Event()
         self._group_changes_max = group_changes_max
         self._retry_after_seconds = retry_after_seconds
@@ -149,6 +164,8 @@ class Committer:
         changes = len(write.changes) + len(write.imported)
         self.check_room(changes)
         self._inbox.put_nowait(write, max(1, changes))
+        if self._watch is not None:
+            self._watch.queued(write)
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
@@ -177,6 +194,8 @@ class Committer:
             self._thread.close()
 
     async def _commit(self, group: list[Write]) -> None:
+        if self._watch is not None:
+            self._watch.begun(group)
         if self.failure is not None:
             self._refuse(group, _NOT_WRITTEN)
             return
@@ -261,6 +280,8 @@ class Committer:
     def _acknowledge(self, group: list[Write], seq: int) -> None:
         """All of record `seq` is merged."""
         hit("after_merge_before_reply")
+        if self._watch is not None:
+            self._watch.ended(group, failed=False)
         for write in group:
             if write.visible is not None:
                 write.visible()
@@ -268,5 +289,7 @@ class Committer:
         self._publication.shown(seq)
 
     def _refuse(self, group: list[Write], message: str) -> None:
+        if self._watch is not None:
+            self._watch.ended(group, failed=True)
         for write in group:
             write.reply.fail(StoreUnavailable(message, self._retry_after_seconds))

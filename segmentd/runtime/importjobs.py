@@ -4,7 +4,7 @@ Owns their order (what has begun is ended first, then the oldest), their number,
 looks sees all; what runs, waits, ends and is counted is of this node. Never changes a job itself.
 """
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 
 import msgspec
 import structlog
@@ -35,6 +35,8 @@ class ImportJobs:
     ) -> None:
         """mirror: of the jobs of all nodes, None where there is one node."""
         self.folder = folder
+        self.watch: Callable[[ImportJob], None] | None = None
+        """Told of each job whose state is saved, for traces; must not raise."""
         self._waiting_max = waiting_max
         self._kept_max = kept_max
         self._retry_after_seconds = retry_after_seconds
@@ -121,6 +123,8 @@ class ImportJobs:
     async def save(self, job: ImportJob) -> None:
         """Make the job's present state durable, however long it takes."""
         encoded, ended = msgspec.json.encode(job), job.is_ended
+        if self.watch is not None:
+            self.watch(job)
         if ended:
             self._ending.add(job.id)
         while True:

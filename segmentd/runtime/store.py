@@ -18,7 +18,7 @@ from segmentd.domain.refusals import Overloaded
 from segmentd.domain.shard import Shard, load, packed_of
 from segmentd.runtime.audiences import AudienceTable, Deletion
 from segmentd.runtime.checkpointing import Checkpointing
-from segmentd.runtime.committer import CommitObserver, Committer, Write
+from segmentd.runtime.committer import CommitObserver, Committer, CommitWatch, Write
 from segmentd.runtime.deletions import Deletions
 from segmentd.runtime.interludes import Interludes
 from segmentd.runtime.mailbox import Reply
@@ -51,6 +51,7 @@ class LocalStore:
         limits: LimitsSettings,
         observer: CommitObserver,
         visible: Visible | None = None,
+        watch: CommitWatch | None = None,
     ) -> None:
         """Opens the environments; `recover` comes before everything else. visible: the page of followers, if any.
 
@@ -76,8 +77,6 @@ class LocalStore:
         self._router = Router(self._actors, runtime.slice_changes_max, self.interludes)
         self._pacing = Pacing(storage.paced_journal_bytes)
         self.publication = Publication(visible)
-        self.behind_readers = self.publication.is_behind
-        self.merged = self.publication.merged
         self.on_new_generation: Callable[[str], Awaitable[None]] | None = None
         """Called by a scrub with the generation that is valid now; all others are to be closed when it returns."""
         self.checkpointing = Checkpointing(
@@ -90,11 +89,11 @@ class LocalStore:
             swept=self._deletions.swept,
             folded=self._pacing.folded,
         )
-        self.committer = self._committer(observer)
+        self.committer = self._committer(observer, watch)
         self.kind_numbers = self._index.kind_numbers
         self.lists = self._whole_lists()
 
-    def _committer(self, observer: CommitObserver) -> Committer:
+    def _committer(self, observer: CommitObserver, watch: CommitWatch | None) -> Committer:
         runtime = self._runtime
         return Committer(
             self._append,
@@ -104,6 +103,7 @@ class LocalStore:
             self.publication,
             observer,
             committed=self.checkpointing.committed,
+            watch=watch,
             pause_seconds=lambda changes: self._pacing.pause_seconds(changes, self._journal.bytes_held),
             queue_requests_max=runtime.commit_queue_requests_max,
             queue_changes_max=runtime.commit_queue_changes_max,

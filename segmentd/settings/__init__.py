@@ -14,7 +14,6 @@ from segmentd.settings.model import (
     ImportsSettings,
     KeySettings,
     LimitsSettings,
-    LogSettings,
     MembersSettings,
     PassthroughSettings,
     RatesSettings,
@@ -23,6 +22,7 @@ from segmentd.settings.model import (
     Settings,
     StorageSettings,
 )
+from segmentd.settings.observing import LogSettings, MetricsSettings, TracesSettings
 from segmentd.settings.section import Section
 from segmentd.settings.source import Override, SettingsError, environment_names, load
 from segmentd.settings.store import StoreSettings
@@ -39,6 +39,7 @@ __all__ = [
     "LimitsSettings",
     "LogSettings",
     "MembersSettings",
+    "MetricsSettings",
     "Override",
     "PassthroughSettings",
     "RatesSettings",
@@ -49,6 +50,7 @@ __all__ = [
     "SettingsError",
     "StorageSettings",
     "StoreSettings",
+    "TracesSettings",
     "environment_names",
     "load",
 ]

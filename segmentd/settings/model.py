@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from segmentd.settings.observing import LogSettings, MetricsSettings, TracesSettings
 from segmentd.settings.section import (
     GIB,
     KIB,
@@ -221,12 +222,6 @@ class ConsoleSettings(Section, frozen=True, kw_only=True):
     size_points_max: Annotated[int, Meta(ge=2, le=10_000)] = 288
 
 
-class MetricsSettings(Section, frozen=True, kw_only=True):
-    """[metrics]: what `/metrics` shows."""
-
-    audiences_max: Annotated[int, Meta(ge=0, le=10_000)] = 100
-
-
 class CorsSettings(Section, frozen=True, kw_only=True):
     """[cors]: which web pages may call the public paths from a browser."""
 
@@ -248,15 +243,6 @@ class KeySettings(Section, frozen=True, kw_only=True):
     events_per_second: PerSecond | None = None
 
 
-class LogSettings(Section, frozen=True, kw_only=True):
-    """[log]: how the log on stderr looks, and how much of it there is."""
-
-    format: Literal["json", "human"] = "json"
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    slow_query_ms_min: Annotated[float, Meta(ge=0, le=3_600_000)] = 250
-    slow_query_lines_per_second_max: Annotated[int, Meta(ge=1, le=10_000)] = 10
-
-
 class Settings(Section, frozen=True, kw_only=True):
     """All settings, one attribute a section."""
 
@@ -275,6 +261,7 @@ class Settings(Section, frozen=True, kw_only=True):
     rates: RatesSettings = RatesSettings()
     console: ConsoleSettings = ConsoleSettings()
     metrics: MetricsSettings = MetricsSettings()
+    traces: TracesSettings = TracesSettings()
     cors: CorsSettings = CorsSettings()
     keys: dict[str, KeySettings] = field(default_factory=dict)
     log: LogSettings = LogSettings()

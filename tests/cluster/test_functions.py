@@ -75,7 +75,7 @@ def connection(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     if engine is None:
         pytest.skip("there is no server of Valkey or Redis here")
     folder = tmp_path_factory.mktemp("one")
-    quick = {"min-replicas-to-write": 0, "appendfsync": "no"}
+    quick: dict[str, str | int | list[str]] = {"min-replicas-to-write": 0, "appendfsync": "no"}
     with Cluster(folder, masters=1, replicas=0, settings=quick, engine=engine) as one, one.nodes[0].connection() as to:
         assert to.call("FUNCTION", "LOAD", "REPLACE", SOURCE) == b"segmentd_1"
         yield to
@@ -114,9 +114,9 @@ def test_a_writer_that_knows_too_little_is_refused_and_changes_nothing(partition
     assert partition.merge([(KEYS[0], TOKENS[0], 10)], known=3) == 1
     assert partition.fence(7) == b"7"
     assert partition.fence(5) == b"7", "a fence only rises"
-    with pytest.raises(ReplyError, match="^SEGMENTD_STALE 7"):
+    with pytest.raises(ReplyError, match=r"^SEGMENTD_STALE 7"):
         partition.merge([(KEYS[0], TOKENS[0], 12)], known=6)
-    with pytest.raises(ReplyError, match="^SEGMENTD_STALE 7"):
+    with pytest.raises(ReplyError, match=r"^SEGMENTD_STALE 7"):
         partition.forget(KEYS[0], TOKENS, known=6)
     assert partition.hash(b"u" + KEYS[0]) == {TOKENS[0]: 10}
     assert partition.merge([(KEYS[0], TOKENS[0], 12)], known=7) == 1
@@ -229,7 +229,7 @@ class Entries:
         assert isinstance(answer, list)
         return {
             bytes(field): (bytes(text), int(self.connection.call("ZSCORE", REGISTRY_KEYS[2], field)))  # type: ignore[arg-type]
-            for field, text in zip(answer[::2], answer[1::2], strict=True)  # type: ignore[arg-type]
+            for field, text in zip(answer[::2], answer[1::2], strict=True)
         }
 
 

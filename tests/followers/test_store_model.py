@@ -123,7 +123,7 @@ class World:
                 assert when != "on disk" or self.followers[number].read() == before
 
         def published() -> None:
-            assert store.behind_readers()
+            assert store.publication.is_behind()
             if fold_meanwhile:
                 store.fold_published()
             for when, number in looks:
@@ -131,13 +131,13 @@ class World:
             nursery.start_soon(seen_by_the_owner)
 
         async def seen_by_the_owner() -> None:
-            await store.merged()
+            await store.publication.merged()
             assert self.owner.read() == wanted
 
         store.on_disk, store.published = on_disk, published
         async with trio.open_nursery() as nursery:
             await self.carry_out(write)
-            assert not store.behind_readers()
+            assert not store.publication.is_behind()
             assert self.owner.read() == wanted
         for when, number in looks:
             assert when != "after" or self.followers[number].read() == wanted

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -47,10 +47,11 @@ def labels_of(client: httpx.Client) -> dict[str, set[str]]:
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Both kinds, busy once."""
     folders: list[Path] = [tmp_path_factory.mktemp(name) for name in ("alone", "followed", "watched")]
-    # Everything is slow, and there is a source of imports.
-    sections: dict[str, dict[str, object]] = {
+    # Everything is slow, there is a source of imports, and traces go where nobody listens.
+    sections: dict[str, dict[str, Any]] = {
         "log": {"slow_query_ms_min": 0.001},
         "imports": {"watch_folder": str(folders[2])},
+        "traces": {"endpoint": "http://127.0.0.1:9/v1/traces"},
     }
     with ExitStack() as stack:
         alone = stack.enter_context(ServerProcess(folders[0], sections))

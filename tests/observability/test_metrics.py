@@ -3,6 +3,7 @@
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from tests.sources import ROOT
 
 ALERTS = ROOT / "deploy" / "prometheus"
 PROMTOOL = find_program("promtool")
+# Where nobody listens; the metrics of traces are there as soon as they are on.
+NOBODY = "http://127.0.0.1:9/v1/traces"
 
 
 def _exported(text: str) -> dict[str, str]:
@@ -21,7 +24,7 @@ def _exported(text: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    sections = {"server": {"followers": 1}}
+    sections: dict[str, dict[str, Any]] = {"server": {"followers": 1}, "traces": {"endpoint": NOBODY}}
     with ServerProcess(tmp_path_factory.mktemp("server"), sections) as server, server.client() as client:
         wait_until(lambda: "segmentd_following_record" in client.get("/metrics").text)
         return {name: kind for name, kind in _exported(client.get("/metrics").text).items() if "_created" not in name}
