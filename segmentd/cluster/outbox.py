@@ -6,24 +6,34 @@ its own start. Merging is idempotent, so that is free of risk.
 
 The outbox is a row of journals (`segmentd.storage.journal`), each in a folder of its own. At every `rotate` a new one
 is begun and the one before the last is removed with its file, so that no byte of a forgotten identifier stays. What
-was sent is kept until the second rotation after it.
+was sent is kept until the second rotation after it, through any number of starts, and for as long as it is being read.
+
+A record that cannot be read is told of and left out: what it holds is in the cluster, and only a replica that was
+elected without it would need it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgpack
+import structlog
 import trio
 
 from segmentd.cluster.registry import Entry
 from segmentd.runtime.committhread import CommitThread
-from segmentd.storage.errors import StorageError
 from segmentd.storage.folder import sync_folder
 from segmentd.storage.journal import Journal
 
-_PREFIX = "outbox-"
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_PREFIX: Final = "outbox-"
+_KEPT: Final = 2
+"""Journals that stay after a rotation."""
+_PIECE_CHANGES: Final = 5_000
+"""Changes that are read at once, so that what is sent meanwhile does not wait for long."""
 
 
 class Sent(NamedTuple):
@@ -45,10 +55,13 @@ class Outbox:
         self._thread: CommitThread[Any] = CommitThread()
         self._turn = trio.Lock()
         folder.mkdir(parents=True, exist_ok=True)
-        numbers = sorted(int(path.name.removeprefix(_PREFIX)) for path in folder.glob(f"{_PREFIX}*"))
+        names = [path.name.removeprefix(_PREFIX) for path in folder.glob(f"{_PREFIX}*")]
+        numbers = sorted(int(name) for name in names if name.isdecimal())
         self._next = numbers[-1] + 1 if numbers else 1
         self._journals = [self._opened(number) for number in numbers]
-        self._rotate()
+        self._reading = 0
+        if not numbers:
+            self._rotate()
 
     async def append(self, changes: Sequence[Sent] = (), entries: Sequence[Entry] = ()) -> None:
         """Returns when they are on disk. Raises StoreFullError, StoreFailureError."""
@@ -59,18 +72,25 @@ class Outbox:
         """Begin a new journal and remove all but the last one before it. Raises StorageError, OSError."""
         await self._run(self._rotate)
 
-    async def changes(self, wanted: Callable[[bytes], bool]) -> list[Sent]:
-        """What was sent of the wanted keys and is still kept, oldest first. Raises StorageError."""
-        found: list[Sent] = await self._run(
-            lambda: [Sent(*change) for changes, _ in self._records() for change in changes if wanted(change[0])]
-        )
-        return found
+    async def replay(self, wanted: Callable[[bytes], bool], act: Callable[[list[Sent]], Awaitable[None]]) -> None:
+        """Have `act` do something about what was sent of the wanted keys and is kept, oldest first, piece by piece.
+
+        What is sent after the call may be left out. Raises StorageError and what `act` raises.
+        """
+        self._reading += 1
+        try:
+            for journal, last_seq in await self._run(lambda: [(each, each.last_seq) for each in self._journals]):
+                after = 0
+                while after < last_seq:
+                    piece, after = await self._run(partial(_piece, journal, after, last_seq, wanted))
+                    if piece:
+                        await act(piece)
+        finally:
+            self._reading -= 1
 
     async def entries(self) -> list[Entry]:
-        """What was sent to the registry and is still kept. Raises StorageError."""
-        found: list[Entry] = await self._run(
-            lambda: [Entry(*entry) for _, entries in self._records() for entry in entries]
-        )
+        """What was sent to the registry and is still kept; of each entry the largest rank. Raises StorageError."""
+        found: list[Entry] = await self._run(self._entries)
         return found
 
     async def _run(self, act: Callable[[], Any]) -> Any:
@@ -81,7 +101,7 @@ class Outbox:
         self._journals.append(self._opened(self._next))
         sync_folder(self._folder)
         self._next += 1
-        while len(self._journals) > 2:
+        while len(self._journals) > _KEPT and not self._reading:
             oldest = self._journals.pop(0)
             oldest.close()
             rmtree(oldest.path)
@@ -93,15 +113,39 @@ class Outbox:
         for journal in self._journals:
             journal.close()
 
-    def _records(self) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
-        for journal in list(self._journals):
-            for seq, blob in journal.records(0):
-                try:
-                    changes, entries = msgpack.unpackb(blob, use_list=False)
-                except (ValueError, msgpack.UnpackException) as error:
-                    raise StorageError(f"{journal.path}: record {seq} is damaged") from error
-                yield changes, entries
+    def _entries(self) -> list[Entry]:
+        found: dict[bytes, Entry] = {}
+        for journal in self._journals:
+            for _, _, entries in _records(journal, 0):
+                for field, rank, payload in entries:
+                    if field not in found or found[field].rank < rank:
+                        found[field] = Entry(field, rank, payload)
+        return list(found.values())
 
     def _opened(self, number: int) -> Journal:
         path = self._folder / f"{_PREFIX}{number:08}"
         return Journal(path, map_bytes=self._map_bytes)
+
+
+def _records(journal: Journal, after: int) -> Iterator[tuple[int, Sequence[Any], Sequence[Any]]]:
+    """(seq, changes, entries) of every record that can be read."""
+    for seq, blob in journal.records(after):
+        try:
+            changes, entries = msgpack.unpackb(blob, use_list=False)
+            yield seq, [Sent(*change) for change in changes], entries
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            log.error(
+                "a record of the outbox is damaged and left out", path=str(journal.path), seq=seq, reason=str(error)
+            )
+
+
+def _piece(journal: Journal, after: int, last_seq: int, wanted: Callable[[bytes], bool]) -> tuple[list[Sent], int]:
+    """Some of the wanted changes behind a record, and the last record that was looked at."""
+    found: list[Sent] = []
+    looked = 0
+    for seq, changes, _ in _records(journal, after):
+        found += [change for change in changes if wanted(change.key)]
+        looked += len(changes)
+        if seq >= last_seq or looked >= _PIECE_CHANGES:
+            return found, seq
+    return found, last_seq

@@ -13,10 +13,11 @@ import structlog
 import trio
 
 from segmentd.cluster.audiences import Audiences
+from segmentd.cluster.batches import Job
 from segmentd.cluster.dispatch import Dispatcher
 from segmentd.cluster.keyspace import Keyspace
-from segmentd.cluster.layout import Layout
-from segmentd.cluster.outbox import Outbox
+from segmentd.cluster.layout import Layout, Owner
+from segmentd.cluster.outbox import Outbox, Sent
 from segmentd.cluster.registry import Registry, fence_job
 from segmentd.cluster.servers import Servers
 from segmentd.cluster.writes import Merging
@@ -32,7 +33,7 @@ _PAUSE_SECONDS: Final = 0.2
 
 
 class Recovery:
-    """An actor: `run` as a task."""
+    """An actor: `start`, then `run` as a task."""
 
     def __init__(
         self,
@@ -60,25 +61,35 @@ class Recovery:
         self._owners: dict[int, str] = {}
         """partition → the owner that has everything."""
         self._behind: set[int] = set()
+        self._busy: set[int] = set()
         self._wake = trio.Event()
+        self._changed = trio.Event()
         self.recovered = 0
         """Changes that were sent again so far."""
         servers.on_layout.append(self._layout_changed)
 
     async def start(self) -> None:
-        """Give the cluster what an earlier process of this node has left in the outbox. Raises StoreUnavailable."""
+        """Give the registry what an earlier process of this node has left in the outbox; `run` gives the rest.
+
+        Raises StoreUnavailable, StorageError.
+        """
         await self._registry.register(await self._outbox.entries())
         self._layout_changed(self._servers.layout)
+
+    async def settled(self) -> None:
+        """Wait until every owner has everything."""
         while self._behind:
-            await self._recover()
+            await self._changed.wait()
 
     async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            while self._behind:
-                await self._recover()
+        """Until cancelled. Each owner has a task of its own: one that is away does not keep the others waiting."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                for owner, partitions in self._due().items():
+                    self._busy |= partitions
+                    nursery.start_soon(self._bring_up_to_date, owner, partitions)
 
     def _layout_changed(self, _layout: Layout) -> None:
         for partition, slot in enumerate(self._keyspace.slots):
@@ -90,48 +101,80 @@ class Recovery:
         if self._behind:
             self._wake.set()
 
-    async def _recover(self) -> None:
-        partitions = set(self._behind)
-        owners = {partition: self._servers.owner_of(self._keyspace.slots[partition]) for partition in partitions}
+    def _due(self) -> dict[Owner, set[int]]:
+        """Partitions that nobody is busy with, by their owners; one without an owner waits for the next layout."""
+        due: defaultdict[Owner, set[int]] = defaultdict(set)
+        for partition in self._behind - self._busy:
+            owner = self._servers.owner_of(self._keyspace.slots[partition])
+            if owner is not None:
+                due[owner].add(partition)
+        return due
+
+    async def _bring_up_to_date(self, owner: Owner, partitions: set[int]) -> None:
         try:
             await self._registry.refresh()
             sent = await self._give_back(partitions)
         except (StoreUnavailable, StorageError) as error:
             log.warning(
-                "a new owner is not up to date yet; trying again", partitions=len(partitions), reason=str(error)
+                "a new owner is not up to date yet; trying again",
+                server=str(owner.address),
+                partitions=len(partitions),
+                reason=str(error),
             )
             await trio.sleep(_PAUSE_SECONDS)
-            return
+        else:
+            self._done(owner, partitions, sent)
+        self._busy -= partitions
+        if self._behind:
+            self._wake.set()
+
+    def _done(self, owner: Owner, partitions: set[int], sent: int) -> None:
         self.recovered += sent
-        done = set()
-        for partition, owner in owners.items():
-            if owner is not None and owner == self._servers.owner_of(self._keyspace.slots[partition]):
-                self._owners[partition] = owner.node_id
-                done.add(partition)
+        slots = self._keyspace.slots
+        done = {partition for partition in partitions if self._servers.owner_of(slots[partition]) == owner}
+        self._owners.update(dict.fromkeys(done, owner.node_id))
         self._behind -= done
         for dispatcher in self._held:
-            dispatcher.release({self._keyspace.slots[partition] for partition in done})
-        log.info("owners are up to date", partitions=len(done), changes=sent)
+            dispatcher.release({slots[partition] for partition in done})
+        self._changed.set()
+        self._changed = trio.Event()
+        log.info("an owner is up to date", server=str(owner.address), partitions=len(done), changes=sent)
 
     async def _give_back(self, partitions: set[int]) -> int:
         """Returns how many changes were sent. Raises StoreUnavailable, StorageError."""
         partition_of = self._keyspace.partition_of
-        changes = await self._outbox.changes(lambda key: partition_of(key) in partitions)
+        version = self._registry.version
+        deadline = self._deadline()
+        await self._all([fence_job(self._keyspace, partition, version, deadline) for partition in partitions])
+        sent = 0
+
+        async def send(changes: list[Sent]) -> None:
+            nonlocal sent
+            sent += len(changes)
+            await self._all(self._jobs(changes))
+
+        await self._outbox.replay(lambda key: partition_of(key) in partitions, send)
+        return sent
+
+    def _jobs(self, changes: Sequence[Sent]) -> list[Job]:
         found: defaultdict[tuple[int, int | None], list[Word]] = defaultdict(list)
         for change in changes:
             number = self._audiences.by_token(change.token)
             if number is not None:
                 word = number << V_BITS | change.v
-                found[partition_of(change.key), change.taken_ms].append((change.key, word))
-        deadline = trio.current_time() + self._patience_seconds
-        version = self._registry.version
-        jobs = [fence_job(self._keyspace, partition, version, deadline) for partition in partitions]
-        for (partition, taken_ms), words in found.items():
-            for at in range(0, len(words), _PIECE_CHANGES):
-                piece = words[at : at + _PIECE_CHANGES]
-                jobs.append(self._merging.job(partition, piece, taken_ms, deadline, 0))
+                found[self._keyspace.partition_of(change.key), change.taken_ms].append((change.key, word))
+        deadline = self._deadline()
+        return [
+            self._merging.job(partition, words[at : at + _PIECE_CHANGES], taken_ms, deadline, 0)
+            for (partition, taken_ms), words in found.items()
+            for at in range(0, len(words), _PIECE_CHANGES)
+        ]
+
+    async def _all(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             self._writes.submit(job, first=True)
         for job in jobs:
             await job.reply.wait()
-        return len(changes)
+
+    def _deadline(self) -> float:
+        return trio.current_time() + self._patience_seconds

@@ -67,8 +67,11 @@ class ClusterStore(AwaitedReader):
             async with trio.open_nursery() as nursery:
                 await self.connected.open(nursery)
                 self._put_together()
+                nursery.start_soon(self._rotate)
                 await self._up_to_date()
-                for task in (self.recovery.run, self._rotate, self.removal.run, self.figures.run):
+                nursery.start_soon(self.recovery.run)
+                await self.recovery.settled()
+                for task in (self.removal.run, self.figures.run):
                     nursery.start_soon(task)
                 async with trio.open_nursery() as newcomers:
                     self._nursery = newcomers

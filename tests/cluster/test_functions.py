@@ -13,6 +13,7 @@ from segmentd.cluster import connected
 from segmentd.cluster.keyspace import REGISTRY_KEYS
 from tests.cluster.cluster import Cluster
 from tests.cluster.engines import Engine, all_engines
+from tests.cluster.nodes import Settings
 from tests.cluster.resp import Connection, Reply, ReplyError, Word
 
 SOURCE = (Path(connected.__file__).parent / "functions.lua").read_bytes()
@@ -75,7 +76,7 @@ def connection(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     if engine is None:
         pytest.skip("there is no server of Valkey or Redis here")
     folder = tmp_path_factory.mktemp("one")
-    quick: dict[str, str | int | list[str]] = {"min-replicas-to-write": 0, "appendfsync": "no"}
+    quick: Settings = {"min-replicas-to-write": 0, "appendfsync": "no"}
     with Cluster(folder, masters=1, replicas=0, settings=quick, engine=engine) as one, one.nodes[0].connection() as to:
         assert to.call("FUNCTION", "LOAD", "REPLACE", SOURCE) == b"segmentd_1"
         yield to
