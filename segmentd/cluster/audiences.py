@@ -4,7 +4,7 @@ Owns the numbers that this node gives to audiences for itself, so that the gate 
 as they do in the embedded store. In the cluster an audience is its token. Plain calls on the loop's thread.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from math import inf
 from typing import Final
 
@@ -14,7 +14,7 @@ from segmentd.cluster.keyspace import token_of
 from segmentd.cluster.registry import Entry, Registry
 from segmentd.domain.events import Change
 from segmentd.domain.gate import Gate
-from segmentd.domain.membership import V_BITS, ts_ms_of
+from segmentd.domain.membership import V_BITS, ts_ms_of, v_of_word
 from segmentd.domain.refusals import LimitReached
 from segmentd.domain.shard import Word
 from segmentd.runtime.audiences import Deletion
@@ -117,11 +117,14 @@ class Audiences:
         # A floor that is not above that of a deletion before it is the deletion's.
         return ts_ms_of(floor) if floor > self._floors.get(audience_id, 0) else 0
 
-    def unknown(self, changes: Iterable[Change]) -> set[str]:
-        """Ids that no audience has yet. Raises LimitReached if there would be too many."""
+    def unknown(self, changes: Iterable[Change], coming: Collection[str] = ()) -> set[str]:
+        """Ids that no audience has yet. Raises LimitReached if there would be too many.
+
+        coming: ids that will exist in a moment. Nodes that make audiences at the same moment may together make more.
+        """
         numbers = self._numbers
         unknown = {audience_id for _, audience_id, _ in changes if audience_id not in numbers}
-        if unknown and len(numbers) + len(unknown) > self._audiences_max:
+        if unknown and len(numbers) + len(unknown.union(coming) - numbers.keys()) > self._audiences_max:
             raise LimitReached(
                 "data.audience_id",
                 f"There are {len(numbers)} audiences and the request would add {len(unknown)};"
@@ -140,6 +143,14 @@ class Audiences:
         """Those that still count. taken_ms: of the list that they come from, None for events."""
         return self.gate.admit(words, inf if taken_ms is None else taken_ms)
 
+    def came_late(self, words: Iterable[Word]) -> bool:
+        """Whether any of them is about an audience that was deleted, and is newer than that."""
+        deleted = self.gate.deleted
+        return bool(deleted) and any(
+            word >> V_BITS in deleted and v_of_word(word) >= self._floors[self._ids[word >> V_BITS]]
+            for _, word in words
+        )
+
     def _take(self, entry: Entry) -> None:
         kind, name = entry.field[:2], entry.field[2:]
         if kind == AUDIENCE:
@@ -155,21 +166,31 @@ class Audiences:
         deletions, is_deleted = divmod(rank, 2)
         floor, deleted_ms = msgpack.unpackb(payload)
         self._floors[audience_id] = max(floor, self._floors.get(audience_id, 0))
+        for former in range(deletions - 1, -1, -1):
+            # Deleted and heard of again since this node last looked: somebody has to sweep up what is left of it.
+            token = token_of(audience_id, former)
+            number = self._by_token.get(token)
+            if number in self.deletions:
+                break
+            self._end(self._number_for(token, audience_id) if number is None else number, 0)
         token = token_of(audience_id, deletions)
         number = self._by_token.get(token)
-        former = self._numbers.get(audience_id)
-        if former is not None and former != number:
-            # Deleted and heard of again since this node last looked.
-            self._end(former, 0)
         if number is None:
-            number = self._by_token[token] = len(self._tokens)
-            self._tokens.append(token)
-            self._ids.append(audience_id)
+            number = self._number_for(token, audience_id)
             if not is_deleted:
                 self._numbers[audience_id] = number
-            self.gate.raise_floor(number, max(self._floors[audience_id], self._pending_floors.pop(token, 0)))
+            floor = max(self._floors[audience_id], self._pending_floors.pop(token, 0))
+            if floor:
+                # Without any floor the gate has nothing to ask for.
+                self.gate.raise_floor(number, floor)
         if is_deleted:
             self._end(number, deleted_ms)
+
+    def _number_for(self, token: bytes, audience_id: str) -> int:
+        number = self._by_token[token] = len(self._tokens)
+        self._tokens.append(token)
+        self._ids.append(audience_id)
+        return number
 
     def _end(self, number: int, deleted_ms: int) -> None:
         audience_id = self._ids[number]

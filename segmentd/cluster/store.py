@@ -12,18 +12,19 @@ from typing import Final
 import structlog
 import trio
 
-from segmentd.cluster.audiences import Audiences, audience_entry, deletion_entry, forgotten_entry
+from segmentd.cluster.audiences import Audiences, deletion_entry, forgotten_entry
 from segmentd.cluster.connected import Connected
 from segmentd.cluster.figures import Figures
+from segmentd.cluster.naming import Naming
 from segmentd.cluster.outbox import Outbox
 from segmentd.cluster.reads import Reads
 from segmentd.cluster.recovery import Recovery
-from segmentd.cluster.registry import Entry
+from segmentd.cluster.registry import ConflictError, Entry
 from segmentd.cluster.removal import Removal
 from segmentd.cluster.writes import Merging, Write, Writes
 from segmentd.domain.events import Change
 from segmentd.domain.membership import v_of
-from segmentd.domain.refusals import Refusal, StoreUnavailable
+from segmentd.domain.refusals import StoreUnavailable
 from segmentd.domain.shard import Word
 from segmentd.runtime.audiences import Deletion
 from segmentd.runtime.committer import CommitObserver
@@ -35,7 +36,7 @@ from segmentd.storage.errors import StorageError
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 OUTBOX_FOLDER: Final = "outbox"
-_NEWCOMERS_RUNNING_MAX: Final = 64
+_DELETE_TRIES_MAX: Final = 50
 
 
 class ClusterStore(AwaitedReader):
@@ -58,8 +59,6 @@ class ClusterStore(AwaitedReader):
         self._outbox = Outbox(folder / OUTBOX_FOLDER, map_bytes=store.outbox_map_bytes)
         self.connected = Connected(store, runtime, self._record)
         self.registry = self.connected.registry
-        self._nursery: trio.Nursery | None = None
-        self._newcomers = trio.CapacityLimiter(_NEWCOMERS_RUNNING_MAX)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until `close` was called and everything taken is settled. Raises WeakClusterError, ClusterUnusableError."""
@@ -74,7 +73,7 @@ class ClusterStore(AwaitedReader):
                 for task in (self.removal.run, self.figures.run):
                     nursery.start_soon(task)
                 async with trio.open_nursery() as newcomers:
-                    self._nursery = newcomers
+                    self.naming.start(newcomers)
                     task_status.started()
                     await self.writes.run()
                 nursery.cancel_scope.cancel()
@@ -96,6 +95,14 @@ class ClusterStore(AwaitedReader):
             queue_requests_max=runtime.commit_queue_requests_max,
             queue_changes_max=runtime.commit_queue_changes_max,
             group_changes_max=runtime.group_changes_max,
+            retry_after_seconds=runtime.retry_after_seconds,
+        )
+        self.naming = Naming(
+            self.audiences,
+            registry,
+            self.writes,
+            requests_max=runtime.commit_queue_requests_max,
+            changes_max=runtime.commit_queue_changes_max,
             retry_after_seconds=runtime.retry_after_seconds,
         )
         self.reads = Reads(
@@ -147,44 +154,19 @@ class ClusterStore(AwaitedReader):
     def submit(self, changes: Sequence[Change]) -> Reply[None]:
         """See MembershipStore."""
         self.check_room(len(changes))
-        unknown = self.audiences.unknown(changes)
-        write = Write([], None, trio.current_time() + self._settings.acknowledge_seconds_max)
-        if unknown:
-            assert self._nursery is not None  # noqa: S101  # nothing is submitted before `run` has started
-            self._nursery.start_soon(self._submit_newcomers, write, changes, unknown)
-        else:
-            write.words = self.audiences.words(changes)
-            self.writes.submit(write)
-        return write.reply
+        reply: Reply[None] = Reply()
+        self.naming.submit(changes, reply, self._deadline())
+        return reply
 
     async def write(self, words: Sequence[Word], taken_ms: int) -> None:
         """Have changes of a list applied, durably and visibly. taken_ms: of the list. Raises what `apply` raises."""
-        write = Write(words, taken_ms, trio.current_time() + self._settings.acknowledge_seconds_max)
-        self.writes.submit(write)
-        await write.reply.wait()
-
-    async def _submit_newcomers(self, write: Write, changes: Sequence[Change], unknown: set[str]) -> None:
-        """Register audiences first; others are not held up by it."""
-        try:
-            async with self._newcomers:
-                await self.register_audiences(unknown)
-                write.words = self.audiences.words(changes)
-                self.writes.submit(write)
-        except Refusal as refusal:
-            write.reply.fail(refusal)
-        except KeyError:
-            message = "The audience was deleted at the same moment; send it again."
-            write.reply.fail(StoreUnavailable(message, self._runtime.retry_after_seconds))
+        reply: Reply[None] = Reply()
+        self.writes.submit(Write(words, taken_ms, self._deadline(), reply))
+        await reply.wait()
 
     async def register_audiences(self, audience_ids: set[str]) -> None:
         """Have them exist. Raises StoreUnavailable."""
-        entries = [
-            audience_entry(audience_id, self.audiences.deleted_times(audience_id), self.audiences.floor(audience_id))
-            for audience_id in sorted(audience_ids)
-            if self.audiences.number(audience_id) is None
-        ]
-        if entries:
-            await self.registry.register(entries)
+        await self.naming.register(audience_ids)
 
     async def memberships_of(self, key: bytes) -> dict[str, int]:
         """See MembershipStore."""
@@ -197,15 +179,22 @@ class ClusterStore(AwaitedReader):
     async def delete_audience(self, audience: str, now_ms: int) -> Deletion | None:
         """See MembershipStore."""
         await self.registry.refresh()
-        number = self.audiences.number(audience)
-        if number is None:
-            return None
-        floor = max(v_of(now_ms, True), self.audiences.floor(audience))
-        times = self.audiences.deleted_times(audience)
-        await self.registry.register([deletion_entry(audience, times, floor, now_ms)])
-        await self.registry.fence(self.connected.keyspace)
-        self.removal.wake()
-        return self.audiences.deletions[number]
+        for _ in range(_DELETE_TRIES_MAX):
+            number = self.audiences.number(audience)
+            if number is None:
+                return None
+            floor = max(v_of(now_ms, True), self.audiences.floor(audience))
+            times = self.audiences.deleted_times(audience)
+            entry = deletion_entry(audience, times, floor, now_ms)
+            try:
+                # Another node may have deleted it a moment ago, with another floor.
+                await self.registry.register([entry._replace(expected=entry.rank - 1)])
+            except ConflictError:
+                continue
+            await self.registry.fence(self.connected.keyspace)
+            self.removal.wake()
+            return self.audiences.deletions[number]
+        raise StoreUnavailable("Other nodes change this audience all the time.", self._runtime.retry_after_seconds)
 
     async def deletion(self, number: int) -> Deletion | None:
         """See MembershipStore."""
@@ -234,6 +223,9 @@ class ClusterStore(AwaitedReader):
     def failure(self) -> str | None:
         """See MembershipStore."""
         return self.writes.failure
+
+    def _deadline(self) -> float:
+        return trio.current_time() + self._settings.acknowledge_seconds_max
 
     async def _rotate(self) -> None:
         while True:

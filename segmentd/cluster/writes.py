@@ -26,23 +26,39 @@ from segmentd.domain.refusals import Overloaded, ShuttingDown, StoreUnavailable
 from segmentd.domain.shard import Word
 from segmentd.runtime.committer import CommitObserver
 from segmentd.runtime.mailbox import Mailbox, MailboxClosedError, Reply
-from segmentd.storage.errors import StorageError
+from segmentd.storage.errors import StorageError, StoreFullError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _FIXED_KEYS: Final = 3
 
 
+class DeletedMeanwhileError(StoreUnavailable):
+    """An event is newer than the deletion of its audience, so it is for another audience of the same id."""
+
+    def __init__(self) -> None:
+        super().__init__("The audience was deleted at the same moment; send it again.", 1)
+
+
 class Write:
-    """What one request wants. taken_ms: of the list that it comes from, None for events."""
+    """What one request wants."""
 
-    __slots__ = ("_parts", "deadline", "reply", "taken_ms", "words")
+    __slots__ = ("_again", "_parts", "deadline", "reply", "taken_ms", "words")
 
-    def __init__(self, words: Sequence[Word], taken_ms: int | None, deadline: float) -> None:
+    def __init__(
+        self,
+        words: Sequence[Word],
+        taken_ms: int | None,
+        deadline: float,
+        reply: Reply[None],
+        again: Callable[[], None] | None = None,
+    ) -> None:
+        """taken_ms: of the list that it comes from, None for events. again: instead of DeletedMeanwhileError."""
         self.words = words
         self.taken_ms = taken_ms
         self.deadline = deadline
-        self.reply: Reply[None] = Reply()
+        self.reply = reply
+        self._again = again
         self._parts = 0
 
     def expect(self, parts: int) -> None:
@@ -55,7 +71,10 @@ class Write:
             return
         if error is not None:
             self._parts = 0
-            self.reply.fail(error)
+            if self._again is not None and isinstance(error, DeletedMeanwhileError):
+                self._again()
+            else:
+                self.reply.fail(error)
             return
         self._parts -= 1
         if not self._parts:
@@ -70,11 +89,22 @@ class Merging:
         self._audiences = audiences
         self._registry = registry
 
-    def job(self, partition: int, words: Sequence[Word], taken_ms: int | None, deadline: float, weight: int) -> Job:
-        """weight: see `Job`."""
+    def job(
+        self,
+        partition: int,
+        words: Sequence[Word],
+        taken_ms: int | None,
+        deadline: float,
+        weight: int,
+        *,
+        is_new: bool = False,
+    ) -> Job:
+        """weight: see `Job`. is_new: events that were never acknowledged; may fail with DeletedMeanwhileError."""
 
         def commands() -> list[Command]:
             # Anew for each attempt: what the registry has learnt since may void some of it.
+            if is_new and self._audiences.came_late(words):
+                raise DeletedMeanwhileError
             admitted = self._audiences.admitted(words, taken_ms)
             return [self._call(partition, admitted, is_events=taken_ms is None)] if admitted else []
 
@@ -186,7 +216,7 @@ class Writes:
             write.expect(counts[id(write)] + 1)
         for partition, taken_ms, writes, words in parts:
             deadline = max(write.deadline for write in writes)
-            job = self._merging.job(partition, words, taken_ms, deadline, len(words))
+            job = self._merging.job(partition, words, taken_ms, deadline, len(words), is_new=taken_ms is None)
             self._on_the_way += len(words)
             job.reply.then(self._settling(writes, len(words)))
             self._dispatcher.submit(job)
@@ -229,6 +259,9 @@ class Writes:
         except StorageError as problem:
             self._observer.commit_failed()
             log.error("the outbox cannot be written", reason=str(problem))
+            if not isinstance(problem, StoreFullError):
+                # After a failed fsync nobody knows what of the file is on disk, and a later one may seem to succeed.
+                self.failure = str(problem)
             error = StoreUnavailable(
                 f"The outbox cannot be written: {problem}. Whether this was applied is unknown; send it again.",
                 self._retry_after_seconds,
