@@ -148,7 +148,13 @@ class Connected:
             if trio.current_time() - told >= _WAITING_LOG_SECONDS:
                 told = trio.current_time()
                 asked = ", ".join(self._store.addresses)
-                log.info("waiting for the cluster", asked=asked, slots=len(self.servers.layout.owners), of=SLOTS)
+                log.info(
+                    "waiting for the cluster",
+                    asked=asked,
+                    slots=len(self.servers.layout.owners),
+                    of=SLOTS,
+                    problems=self.servers.problems(),
+                )
             await self.servers.look()
 
     async def _patiently(self, act: Callable[[], Awaitable[Configuration]]) -> Configuration:

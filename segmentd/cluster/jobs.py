@@ -48,8 +48,8 @@ class ImportsOfAll:
         """See JobMirror."""
         await self._registry.register(
             [
-                Entry(_field(job.id), time.time_ns() // 1000, msgpack.packb((self._node, msgspec.json.encode(job))))
-                for job in jobs
+                Entry(field, _next_rank(self._registry, field), msgpack.packb((self._node, msgspec.json.encode(job))))
+                for field, job in ((_field(job.id), job) for job in jobs)
             ]
         )
 
@@ -86,6 +86,11 @@ def _job_of(payload: bytes) -> JobElsewhere:
     return JobElsewhere(msgspec.json.decode(job, type=ImportJob), node)
 
 
+def _next_rank(registry: Registry, field: bytes) -> int:
+    """The time, or a little more where the clock has not moved on: what is saved last is what counts."""
+    return max(time.time_ns() // 1000, registry.rank(field) + 1)
+
+
 class RequestsOfAll:
     """Requests to forget, of all nodes."""
 
@@ -96,7 +101,8 @@ class RequestsOfAll:
     async def save(self, job: ForgetJob) -> None:
         """Have the request as it is. Raises StoreUnavailable."""
         payload = msgpack.packb((self._node, msgspec.json.encode(job)))
-        await self._registry.register([Entry(REQUEST + job.id.encode(), time.time_ns() // 1000, payload)])
+        field = REQUEST + job.id.encode()
+        await self._registry.register([Entry(field, _next_rank(self._registry, field), payload)])
 
     async def remove(self, request_id: str) -> None:
         """Have it no more. Raises StoreUnavailable."""

@@ -44,35 +44,56 @@ EMPTY = Layout({}, {}, {})
 class _Node(NamedTuple):
     node_id: str
     address: Address
-    flags: frozenset[str]
     primary_id: str
     epoch: int
+    flags: frozenset[str]
     slots: tuple[tuple[int, int], ...]
 
 
-def layout_of(views: Iterable[tuple[Address, str]]) -> Layout:
+class Told(NamedTuple):
+    """What servers say, without what they all say: equal if nothing has changed."""
+
+    claims: frozenset[tuple[int, Owner, int, int]]
+    """(epoch, who, first slot, last slot)."""
+    replicas: Mapping[str, tuple[Address, ...]]
+
+
+def is_view(asked: Address, text: str) -> bool:
+    """Whether the answer of a server is one to CLUSTER NODES."""
+    try:
+        return bool([_parsed(asked, line) for line in text.splitlines()])
+    except ValueError:
+        return False
+
+
+def told_by(views: Iterable[tuple[Address, str]]) -> Told:
     """views: (a server, its answer to CLUSTER NODES). Raises ValueError where an answer is none."""
-    owners: dict[int, tuple[int, Owner]] = {}
-    latest: dict[str, tuple[int, _Node]] = {}
+    claims: set[tuple[int, Owner, int, int]] = set()
+    latest: dict[str, _Node] = {}
     for asked, text in views:
         for node in (_parsed(asked, line) for line in text.splitlines()):
             if node.flags & _UNREACHABLE:
                 continue
             known = latest.get(node.node_id)
-            if known is None or node.epoch >= known[0]:
-                latest[node.node_id] = (node.epoch, node)
-            for first, last in node.slots:
-                for slot in range(first, last + 1):
-                    if slot not in owners or owners[slot][0] < node.epoch:
-                        owners[slot] = (node.epoch, Owner(node.node_id, node.address))
-    found = {slot: owner for slot, (_, owner) in owners.items()}
-    primaries = {owner.node_id: owner for owner in set(found.values())}
-    return Layout(found, _replicas(node for _, node in latest.values()), primaries)
+            if known is None or node.epoch >= known.epoch:
+                latest[node.node_id] = node
+            owner = Owner(node.node_id, node.address)
+            claims.update((node.epoch, owner, first, last) for first, last in node.slots)
+    return Told(frozenset(claims), _replicas(latest.values()))
+
+
+def layout_of(told: Told) -> Layout:
+    """Of two that claim a slot the one with the higher epoch has it."""
+    found: dict[int, Owner] = {}
+    for _, owner, first, last in sorted(told.claims):
+        found.update(dict.fromkeys(range(first, last + 1), owner))
+    owners = {id(owner): owner for owner in found.values()}
+    return Layout(found, told.replicas, {owner.node_id: owner for owner in owners.values()})
 
 
 def _replicas(nodes: Iterable[_Node]) -> dict[str, tuple[Address, ...]]:
     replicas: dict[str, tuple[Address, ...]] = {}
-    for node in nodes:
+    for node in sorted(nodes):
         if node.primary_id != "-" and not node.flags & _DEAD:
             replicas[node.primary_id] = (*replicas.get(node.primary_id, ()), node.address)
     return replicas
@@ -89,7 +110,7 @@ def _parsed(asked: Address, line: str) -> _Node:
     address = Address(host or asked.host, int(port or 0))
     # Slots that move are told in brackets, and still belong to whom they leave.
     ranges = tuple(_range(text) for text in slots if not text.startswith("["))
-    return _Node(node_id, address, frozenset(flags.split(",")), primary_id, int(epoch), ranges)
+    return _Node(node_id, address, primary_id, int(epoch), frozenset(flags.split(",")), ranges)
 
 
 def _range(text: str) -> tuple[int, int]:

@@ -25,6 +25,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _RETRY_SECONDS_FIRST: Final = 0.1
 _RETRY_SECONDS_MAX: Final = 5.0
+_LINES_AT_ONCE: Final = 1_000
+"""Lines of a list that are read before others may run: a few members may stand far apart in a long list."""
 _BUFFER_BYTES: Final = 1 << 18
 
 
@@ -128,7 +130,7 @@ class ClusterLists:
     async def _walk(self, listed: WholeList, staged: BinaryIO, out: BinaryIO | None) -> Compared:
         """As `segmentd.storage.importscan` does over the index."""
         v_floor = v_of(listed.as_of_ms, True)
-        found = outdated = 0
+        found = outdated = passed = 0
         line = staged.readline()
         async for key, v in self._members.all(listed.audience_id, patient=patiently):
             found += 1
@@ -136,6 +138,9 @@ class ClusterLists:
                 value = key[1:] + b"\n"
                 while line and line < value:
                     line = staged.readline()
+                    passed += 1
+                    if not passed % _LINES_AT_ONCE:
+                        await trio.lowlevel.checkpoint()
                 if line == value:
                     continue
             if v < v_floor:

@@ -25,6 +25,8 @@ _RETRY_SECONDS: Final = 1.0
 _BETWEEN_SECONDS: Final = 0.005
 """Between two steps of a sweep, so that it takes a share of a server and no more."""
 _KEYS_AT_ONCE: Final = 200
+_TOKENS_AT_ONCE: Final = 1_000
+"""Audiences that are swept up at once. Lua unpacks some 8,000 values at most."""
 _FORGET_TRIES_MAX: Final = 100
 
 
@@ -65,7 +67,7 @@ class Removal:
                     await self._wake.wait()
                 continue
             try:
-                await self._sweep([self._audiences.token(number) for number in unswept])
+                await self._sweep([self._audiences.token(number) for number in unswept[:_TOKENS_AT_ONCE]])
             except (StoreUnavailable, LinkDownError) as error:
                 log.warning("sweeping up deleted audiences failed; trying again", reason=str(error))
                 await trio.sleep(_RETRY_SECONDS)

@@ -11,13 +11,15 @@ from typing import Final
 import structlog
 import trio
 
-from segmentd.cluster.layout import EMPTY, Layout, Owner, layout_of
+from segmentd.cluster.layout import EMPTY, Layout, Owner, Told, is_view, layout_of, told_by
 from segmentd.cluster.link import Address, Link, LinkDownError, LinkSettings
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _ASKED_MAX: Final = 9
 """Servers whose view is asked for; with more servers, some by chance."""
+_SEEDS_MIN: Final = 2
+_SHOWN_CHARS: Final = 200
 _VIEW_SECONDS_MAX: Final = 0.5
 _LOOK_SECONDS_MIN: Final = 0.05
 
@@ -34,6 +36,8 @@ class Servers:
         self._nursery: trio.Nursery | None = None
         self._suspected = trio.Event()
         self._looked = trio.Event()
+        self._told = ""
+        self._latest: Told | None = None
         self.layout: Layout = EMPTY
         self.on_layout: list[Callable[[Layout], None]] = []
         """Called with each layout that differs from the one before."""
@@ -51,6 +55,11 @@ class Servers:
             self._links[address, use] = held
             self._nursery.start_soon(self._keep, *held)
         return held[0]
+
+    def problems(self) -> list[str]:
+        """Why there is no connection, for each server that there is none to."""
+        links = (link for (_, use), (link, _) in self._links.items() if use == "layout")
+        return [f"{link.address}: {link.problem}" for link in links if link.problem]
 
     def suspect(self) -> None:
         """Something says that the layout has changed: look at once."""
@@ -78,18 +87,22 @@ class Servers:
 
     async def _look(self) -> None:
         known = self.layout.addresses()
-        asked = random.sample(sorted(known), min(len(known), _ASKED_MAX))  # no secret
-        if len(asked) < _ASKED_MAX:
-            asked += [seed for seed in self._seeds if seed not in known][: _ASKED_MAX - len(asked)]
+        asked = random.sample(sorted(known), min(len(known), _ASKED_MAX - _SEEDS_MIN))  # no secret
+        # Always some of those that were configured: after a restart all others may have addresses that nobody knows.
+        seeds = [seed for seed in self._seeds if seed not in asked]
+        asked += random.sample(seeds, min(len(seeds), _ASKED_MAX - len(asked)))
         views: list[tuple[Address, str]] = []
         async with trio.open_nursery() as nursery:
             for address in asked:
                 nursery.start_soon(self._view, address, views)
         if not views:
             return
-        layout = layout_of(views)
-        if layout != self.layout:
-            self._take(layout)
+        told = told_by(views)
+        if told != self._latest:
+            self._latest = told
+            layout = layout_of(told)
+            if layout != self.layout:
+                self._take(layout)
 
     async def _view(self, address: Address, views: list[tuple[Address, str]]) -> None:
         with trio.move_on_after(_VIEW_SECONDS_MAX):
@@ -97,8 +110,12 @@ class Servers:
                 (answer,) = await self.link(address, "layout").call([(b"CLUSTER NODES",)])
             except LinkDownError:
                 return
-            if isinstance(answer, bytes):
-                views.append((address, answer.decode()))
+            text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
+            if is_view(address, text):
+                views.append((address, text))
+            elif text != self._told:
+                self._told = text
+                log.warning("a server does not tell of the cluster", server=str(address), answer=text[:_SHOWN_CHARS])
 
     def _take(self, layout: Layout) -> None:
         if not self.layout.owners:
