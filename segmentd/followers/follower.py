@@ -19,6 +19,7 @@ from segmentd.followers.channel import Channel, ChannelEndedError, ChannelFullEr
 from segmentd.followers.messages import Begin, Handed, Leave, Message, Ready, Reopen, Reopened, Scrape, Scraped
 from segmentd.followers.tally import Tally
 from segmentd.processmetrics import Family
+from segmentd.runtime.children import start_process
 
 # Reading the store's audiences and segments takes seconds at most; a machine that is overloaded gets more.
 START_SECONDS_MAX: Final = 120.0
@@ -199,7 +200,7 @@ async def started(
         descriptors = (theirs.fileno(), listener.fileno(), visible, tally.descriptor)
         command = [sys.executable, "-m", "segmentd.follower", *map(str, descriptors)]
         try:
-            process = await trio.lowlevel.open_process(
+            process = await start_process(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=descriptors
             )
         except OSError:

@@ -77,6 +77,9 @@ class KeySource(Protocol):
         """
 
 
+_Signature = tuple[int, int, int] | None
+
+
 class _Entry(NamedTuple):
     """A key that is in force."""
 
@@ -118,6 +121,7 @@ class Keyring:
         self._known: dict[bytes, _Entry] = {}
         self._entries = self._configured
         self._seen = _signature(path)
+        self._complained: tuple[_Signature, str] | None = None
         if path is not None:
             self._adopt(keyfile.read(path))
 
@@ -158,12 +162,15 @@ class Keyring:
         signature = _signature(self._path)
         if self._path is None or signature == self._seen:
             return False
-        self._seen = signature
         try:
             self._adopt(keyfile.read(self._path))
         except KeyFileError as error:
-            _log.error("key file not read, the former keys stay in force", reason=str(error))
+            # It is tried again each time: what kept it from being read may pass without a change of the file.
+            if (signature, str(error)) != self._complained:
+                self._complained = signature, str(error)
+                _log.error("key file not read, the former keys stay in force", reason=str(error))
             return False
+        self._seen, self._complained = signature, None
         _log.info("keys read again", keys=len(self._entries))
         return True
 
@@ -217,7 +224,7 @@ class Keyring:
         return next((quotas for quotas in former if quotas is not None and quotas.figures == made.figures), made)
 
 
-def _signature(path: Path | None) -> tuple[int, int, int] | None:
+def _signature(path: Path | None) -> _Signature:
     """What changes when the file is replaced; None if there is no file."""
     if path is None:
         return None

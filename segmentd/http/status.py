@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import trio
 
 from segmentd import __version__
 from segmentd.http.errors import InvalidRequest
@@ -23,6 +22,7 @@ from segmentd.http.routing import Operation, Route
 from segmentd.runtime.history import OUTCOMES, QUANTILES, History, TrafficPoint
 from segmentd.runtime.observing import RememberingObserver
 from segmentd.runtime.seam import StoreStats
+from segmentd.runtime.threads import in_thread
 from segmentd.settings import Settings
 
 SEGMENTS_MAX: Final = 50
@@ -63,7 +63,7 @@ class StatusApi:
 
     async def get(self, _request: Request) -> Answer:
         """200 with health, figures, and what a client needs to know of the configuration."""
-        disk = await trio.to_thread.run_sync(disk_of, Path(self._settings.storage.path))
+        disk = await in_thread(disk_of, Path(self._settings.storage.path))
         now = self._clock()
         storage, members = self._settings.storage, self._settings.members
         shown = {

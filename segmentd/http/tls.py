@@ -41,6 +41,7 @@ class Certificates:
         """Raises CertificateError."""
         self._files = (settings.tls_certificate_file, settings.tls_key_file)
         self._seen = self._stamps()
+        self._complained: tuple[Stamps, str] | None = None
         self.context = _context(*self._files)
 
     def refresh_if_changed(self) -> bool:
@@ -48,12 +49,15 @@ class Certificates:
         stamps = self._stamps()
         if stamps == self._seen:
             return False
-        self._seen = stamps
         try:
             self.context = _context(*self._files)
         except CertificateError as error:
-            _log.error("certificate not read, the former one stays in force", reason=str(error))
+            # It is tried again each time: what kept it from being read may pass without a change of the files.
+            if (stamps, str(error)) != self._complained:
+                self._complained = stamps, str(error)
+                _log.error("certificate not read, the former one stays in force", reason=str(error))
             return False
+        self._seen, self._complained = stamps, None
         _log.info("certificate read again", file=self._files[0])
         return True
 
@@ -115,7 +119,7 @@ def _context(certificate: str, key: str) -> ssl.SSLContext:
     config.keyfile_password = ""  # without one OpenSSL would ask for it on the terminal
     try:
         context = config.create_ssl_context()
-    except (ssl.SSLError, ValueError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise CertificateError(
             f"[server] tls_certificate_file = {certificate}, tls_key_file = {key}: cannot be used together, are no PEM"
@@ -127,8 +131,9 @@ def _context(certificate: str, key: str) -> ssl.SSLContext:
         _try(context, certificate)
     except ssl.SSLCertVerificationError as error:
         raise CertificateError(f"[server] tls_certificate_file = {certificate}: {error.verify_message}") from error
-    except ssl.SSLError as error:
-        raise CertificateError(f"[server] tls_certificate_file = {certificate}: {error.reason or error}") from error
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error
+        raise CertificateError(f"[server] tls_certificate_file = {certificate}: {reason}") from error
     return context
 
 

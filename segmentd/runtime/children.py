@@ -6,12 +6,14 @@ safe.
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import msgspec
 import trio
+
+from segmentd.runtime.threads import translated
 
 _READ_BYTES = 65_536
 # An answer has at most some hundred short reasons in it.
@@ -67,6 +69,16 @@ class Child:
             raise ChildDiedError(f"it answered nonsense: {error}") from error
 
 
+async def start_process(
+    command: list[str], *, stdin: int, stdout: int = subprocess.PIPE, pass_fds: Sequence[int] = ()
+) -> trio.Process:
+    """Raises OSError: no process, thread, memory or descriptor to be had."""
+    try:
+        return await trio.lowlevel.open_process(command, stdin=stdin, stdout=stdout, pass_fds=pass_fds)
+    except RuntimeError as error:
+        raise translated(error) from error
+
+
 @asynccontextmanager
 async def child(module: str, arguments: msgspec.Struct, *, patient: bool = False) -> AsyncIterator[Child]:
     """Run `python -m module ARGUMENTS` for as long as the block runs. Raises ChildNotStartedError.
@@ -75,7 +87,7 @@ async def child(module: str, arguments: msgspec.Struct, *, patient: bool = False
     """
     command = [sys.executable, "-m", module, msgspec.json.encode(arguments).decode()]
     try:
-        process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = await start_process(command, stdin=subprocess.PIPE)
     except OSError as error:
         # As if it had died at once, so that callers try again.
         raise ChildNotStartedError(f"it cannot be started: {error.strerror}") from error

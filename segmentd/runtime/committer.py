@@ -183,6 +183,7 @@ class Committer:
 
     async def run(self) -> None:
         """Until closed and drained."""
+        self._thread.start()
         try:
             while True:
                 try:

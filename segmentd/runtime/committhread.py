@@ -14,11 +14,13 @@ from typing import Generic, TypeVar
 
 import trio
 
+from segmentd.storage.errors import StoreFailureError
+
 T = TypeVar("T")
 
 
 class CommitThread(Generic[T]):
-    """Started by its first work; `close` it when nothing is under way."""
+    """`start` it first; `close` it when nothing is under way."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
@@ -30,8 +32,6 @@ class CommitThread(Generic[T]):
     async def run(self, act: Callable[[], T]) -> T:
         """What `act` gives or raises. Once begun it is never given up: its outcome is known when this returns."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._thread is None:
-            self._start()
         self._act = act
         os.eventfd_write(self._asked, 1)
         with trio.CancelScope(shield=True):
@@ -53,12 +53,20 @@ class CommitThread(Generic[T]):
         os.close(self._asked)
         os.close(self._answered)
 
-    def _start(self) -> None:
-        self._asked = os.eventfd(0, os.EFD_CLOEXEC)
-        self._answered = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        # A daemon: where the loop has died over a fault, the process must still end.
-        self._thread = threading.Thread(target=self._work, name="commits", daemon=True)
-        self._thread.start()
+    def start(self) -> None:
+        """Before anything is promised: a machine that has no thread left at the first commit must not end the service.
+
+        Raises StoreFailureError.
+        """
+        try:
+            self._asked = os.eventfd(0, os.EFD_CLOEXEC)
+            self._answered = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            # A daemon: where the loop has died over a fault, the process must still end.
+            thread = threading.Thread(target=self._work, name="commits", daemon=True)
+            thread.start()
+        except (OSError, RuntimeError) as error:
+            raise StoreFailureError(f"the thread that commits cannot be started: {error}") from error
+        self._thread = thread
 
     def _work(self) -> None:
         while True:

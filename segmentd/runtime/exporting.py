@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 from segmentd.domain.refusals import Overloaded, StoreUnavailable
+from segmentd.runtime.children import start_process
 from segmentd.runtime.seam import ExportBrokenError, SeveralIdentifiersError
 from segmentd.storage.exporter import ExporterArguments, ExportHeader
 
@@ -80,12 +81,13 @@ class Exporter:
         export: ChildExport | None = None
         try:
             command = [sys.executable, "-m", "segmentd.storage.exporter", msgspec.json.encode(arguments).decode()]
-            process = await trio.lowlevel.open_process(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            process = await start_process(command, stdin=subprocess.DEVNULL)
             export = ChildExport(process, partial(self._limiter.release_on_behalf_of, place))
             self._check(await export.header())
-        except ExportBrokenError as error:
+        except (ExportBrokenError, OSError) as error:
             await self._give_up(export, place)
-            raise StoreUnavailable(f"The export could not begin: {error}.", self._retry_after_seconds) from None
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise StoreUnavailable(f"The export could not begin: {reason}.", self._retry_after_seconds) from None
         except BaseException:
             await self._give_up(export, place)
             raise

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
-import trio
 
 from segmentd.domain.forgetting import ForgetJob
+from segmentd.runtime.threads import in_thread
 from segmentd.storage.errors import StorageError
 from segmentd.storage.forgetjobs import ForgetJobs
 
@@ -38,16 +38,16 @@ class FolderNotes:
 
     async def write(self, job: ForgetJob) -> None:
         """See ForgetNotes."""
-        await trio.to_thread.run_sync(self._files.write, job)
+        await in_thread(self._files.write, job)
 
     async def remove(self, request_id: str) -> None:
         """See ForgetNotes."""
-        await trio.to_thread.run_sync(self._files.remove, request_id)
+        await in_thread(self._files.remove, request_id)
 
     async def load(self) -> list[ForgetJob]:
         """See ForgetNotes."""
         try:
-            return await trio.to_thread.run_sync(self._files.load)
+            return await in_thread(self._files.load)
         except (OSError, msgspec.DecodeError) as error:
             raise StorageError(f"the requests to forget cannot be read: {error}") from error
 
@@ -57,4 +57,4 @@ class FolderNotes:
 
     async def staged_imports(self) -> set[str]:
         """See ForgetNotes."""
-        return await trio.to_thread.run_sync(self._files.staged_imports)
+        return await in_thread(self._files.staged_imports)

@@ -110,8 +110,7 @@ class Forgetting:
             self._unanswered.append(job.id)
             raise StoreUnavailable(str(error), self._retry_after_seconds) from error
         except Refusal:
-            self._jobs.pop(job.id, None)
-            await self._notes.remove(job.id)
+            await self._take_back(job)
             raise
         job = msgspec.structs.replace(job, state="in_progress")
         try:
@@ -123,6 +122,17 @@ class Forgetting:
             raise
         self._wake.set()
         return job
+
+    async def _take_back(self, job: ForgetJob) -> None:
+        """Nothing was forgotten, so its note goes; one that cannot be removed now goes with the next scrub."""
+        with trio.CancelScope(shield=True):
+            try:
+                await self._notes.remove(job.id)
+            except (OSError, Refusal) as error:
+                log.warning("the note of a refused request to forget remains for now", reason=str(error))
+                self._unanswered.append(job.id)
+                return
+        self._jobs.pop(job.id, None)
 
     async def _forget(self, keys: list[bytes], now_ms: int) -> None:
         """Raises _OutcomeUnknownError; Refusal, then nothing was forgotten."""

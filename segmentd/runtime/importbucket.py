@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from segmentd.runtime.importsources import FORCED, Delivery, Found, Importing, NotNowError, chunks_of
+from segmentd.runtime.threads import in_thread
 from segmentd.settings import ImportsSettings
 
 
@@ -43,7 +44,7 @@ class WatchedBucket:
         """Until cancelled."""
         while True:
             try:
-                entries = await trio.to_thread.run_sync(lambda: list(self._waiting()))
+                entries = await in_thread(lambda: list(self._waiting()))
             # boto3's exceptions have no common base but this; a bucket out of reach must not end the server.
             except Exception as error:  # noqa: BLE001
                 self._importing.failed("the bucket cannot be used; trying again", error, f"s3:{self._bucket}")
@@ -72,7 +73,7 @@ class WatchedBucket:
     async def _opened(self, key: str, tag: str) -> AsyncIterator[bytes]:
         get: Callable[[], Any] = partial(self._client.get_object, Bucket=self._bucket, Key=key, IfMatch=tag)
         try:
-            body = (await trio.to_thread.run_sync(get))["Body"]
+            body = (await in_thread(get))["Body"]
             async for chunk in chunks_of(body.read, body.close):
                 yield chunk
         except Exception as error:

@@ -25,6 +25,7 @@ from segmentd.domain.refusals import LimitReached
 from segmentd.domain.wholelist import share_too_large
 from segmentd.runtime.importjobs import ImportJobs
 from segmentd.runtime.liststore import AudienceGoneError, Compared, ListStore, WholeList
+from segmentd.runtime.threads import in_thread, patiently
 from segmentd.storage.failpoints import hit
 from segmentd.storage.importscan import swept_key
 
@@ -102,7 +103,7 @@ class Importer:
                 await self._jobs.save(job)
                 if job.phase == "checking":
                     await self._check(job)
-                done = job.is_ended or await self._qualify(job)
+                done = job.is_ended or await patiently(lambda: self._qualify(job), "an import")
             finally:
                 self._cancellable = None
         if not done and not job.is_ended:
@@ -118,7 +119,7 @@ class Importer:
             hit("import_raising")
             job.phase, job.progress = "sweeping", _RAISED
             await self._jobs.save(job)
-        await self._sweep(job, number)
+        await patiently(lambda: self._sweep(job, number), "an import")
         await self._require_number(job, number)
         await self._end(job, "completed")
 
@@ -237,7 +238,7 @@ class Importer:
 
 
 async def _read_lines(file: BinaryIO, count: int) -> list[bytes]:
-    return await trio.to_thread.run_sync(lambda: list(islice(file, count)))
+    return await in_thread(lambda: list(islice(file, count)))
 
 
 def _slices(keys: list[bytes], size: int) -> Iterator[list[bytes]]:

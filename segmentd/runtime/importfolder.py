@@ -23,6 +23,7 @@ from typing import Final
 import trio
 
 from segmentd.runtime.importsources import FORCED, Delivery, Found, Importing, NotNowError, chunks_of
+from segmentd.runtime.threads import in_thread
 from segmentd.settings import ImportsSettings
 
 _PROCESSING, _DONE, _FAILED = "processing", "done", "failed"
@@ -47,14 +48,12 @@ class WatchedFolder:
         """Until cancelled."""
         while True:
             try:
-                names = await trio.to_thread.run_sync(self._pick_up)
+                names = await in_thread(self._pick_up)
+                self._importing.works(f"folder:{self._path}")
+                for name in names:
+                    await self._import(name)
             except OSError as error:
                 self._importing.failed("the watched folder cannot be used", error, f"folder:{self._path}")
-                names = []
-            else:
-                self._importing.works(f"folder:{self._path}")
-            for name in names:
-                await self._import(name)
             await trio.sleep(self._seconds)
 
     def _pick_up(self) -> list[str]:
@@ -107,13 +106,13 @@ class WatchedFolder:
     async def _import(self, name: str) -> None:
         path = self._path / _PROCESSING / name
         resumed = self._left is not None and name in self._left
-        seen = await trio.to_thread.run_sync(self._seen, self._path / _PROCESSING, name)
+        seen = await in_thread(self._seen, self._path / _PROCESSING, name)
         if seen is None:
             return
         force, _, base = name.rpartition("/")
         found = Found(base, _source(name, seen), seen[1] // 1_000_000, force=bool(force))
         await self._importing.handle(found, partial(_opened, path), partial(self._put_away, path), resumed=resumed)
-        if self._left is not None and not await trio.to_thread.run_sync(path.exists):
+        if self._left is not None and not await in_thread(path.exists):
             self._left.discard(name)
 
     def _put_away(self, path: Path, delivery: Delivery) -> None:
@@ -141,7 +140,7 @@ def _files(folder: Path) -> Iterator[str]:
 
 async def _opened(path: Path) -> AsyncIterator[bytes]:
     try:
-        file = await trio.to_thread.run_sync(path.open, "rb")
+        file = await in_thread(path.open, "rb")
     except FileNotFoundError as error:
         raise NotNowError("it is not there any more") from error
     async for chunk in chunks_of(file.read, file.close):

@@ -17,6 +17,7 @@ from segmentd.runtime.importmirror import JobMirror
 from segmentd.runtime.importsources import Importing
 from segmentd.runtime.importuploads import ImportUploads
 from segmentd.runtime.liststore import ListStore
+from segmentd.runtime.threads import in_thread
 from segmentd.settings import ImportsSettings, Settings
 from segmentd.storage.importjobs import JobFolder
 
@@ -101,7 +102,7 @@ class Imports:
 
     async def load(self) -> None:
         """Take over the jobs on disk. Raises OSError."""
-        await trio.to_thread.run_sync(self.jobs.load)
+        await in_thread(self.jobs.load)
 
     async def run(self) -> None:
         """Until cancelled; what is under way then goes on at the next start."""

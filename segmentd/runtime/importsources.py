@@ -24,6 +24,7 @@ from segmentd.domain.refusals import Unavailable
 from segmentd.domain.wholelist import UnreadableFile, audience_id_of
 from segmentd.runtime.importjobs import ImportJobs
 from segmentd.runtime.importuploads import FILE_CHUNK_BYTES, ImportUploads, ImportWish, StagerDiedError
+from segmentd.runtime.threads import in_thread
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -100,7 +101,7 @@ class Importing:
         try:
             if delivery is None:
                 delivery = await self.deliver(found, opened, resumed=resumed)
-            await trio.to_thread.run_sync(put_away, delivery)
+            await in_thread(put_away, delivery)
         # Clients of stores raise what they like; one file must not end the server, nor stop the others.
         except Exception as error:  # noqa: BLE001
             self._stay(found, delivery, error)
@@ -188,7 +189,7 @@ async def _read(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 async def chunks_of(read: Callable[[int], bytes], close: Callable[[], None]) -> AsyncIterator[bytes]:
     """What a blocking reader gives, read in worker threads."""
     try:
-        while chunk := await trio.to_thread.run_sync(read, FILE_CHUNK_BYTES):
+        while chunk := await in_thread(read, FILE_CHUNK_BYTES):
             yield chunk
     finally:
         close()

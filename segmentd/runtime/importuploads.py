@@ -18,6 +18,7 @@ from segmentd.domain.refusals import Overloaded, StoreUnavailable
 from segmentd.domain.wholelist import UnreadableFile
 from segmentd.runtime.children import Child, ChildDiedError, ChildNotStartedError, child
 from segmentd.runtime.importjobs import ImportJobs
+from segmentd.runtime.threads import in_thread
 from segmentd.settings import ImportsSettings
 from segmentd.storage.importjobs import new_job_id
 from segmentd.storage.stager import StagerArguments, StagingReport
@@ -96,13 +97,20 @@ class ImportUploads:
         finally:
             self._running -= 1
             if not taken:
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(self._jobs.folder.remove, job_id)
+                await self._remove(job_id)
         return job
+
+    async def _remove(self, job_id: str) -> None:
+        """Leave nothing of what was not taken; what cannot be removed now, the next start removes."""
+        with trio.CancelScope(shield=True):
+            try:
+                await in_thread(self._jobs.folder.remove, job_id)
+            except OSError as error:
+                log.warning("what was staged of an upload remains until the next start", reason=str(error))
 
     async def _staged(self, job_id: str, wish: ImportWish, chunks: Chunks) -> ImportJob:
         now_ms = int(self._clock() * 1000)
-        await trio.to_thread.run_sync(self._jobs.folder.make, job_id)
+        await in_thread(self._jobs.folder.make, job_id)
         report = await self._stage(self._arguments(job_id, wish, now_ms), chunks)
         if report.error is not None:
             raise UnreadableFile(report.error, report.error_line)

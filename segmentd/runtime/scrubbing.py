@@ -13,6 +13,7 @@ import trio
 from segmentd.runtime.checkpointing import Checkpointing
 from segmentd.runtime.children import Child, ChildDiedError, child
 from segmentd.runtime.committer import Committer
+from segmentd.runtime.threads import in_thread
 from segmentd.storage.checkpointer import CheckpointerArguments
 from segmentd.storage.errors import StorageError, StoreFailureError
 from segmentd.storage.folder import DataFolder
@@ -77,7 +78,7 @@ class Scrubbing:
                     await _ask(scrubber, b"copy\n")
                     async with self._checkpointing.suspended():
                         await _ask(scrubber, b"fold\n")
-                        await trio.to_thread.run_sync(self._folder.prepare_generation, generation)
+                        await in_thread(self._folder.prepare_generation, generation)
                         async with self._committer.paused():
                             seq = await _ask(scrubber, b"finish\n")
                             self._swap(generation, seq)
@@ -117,7 +118,7 @@ class Scrubbing:
     async def _remove_others(self) -> None:
         with trio.CancelScope(shield=True):
             opened = self._journal.path, self._index.path
-            await trio.to_thread.run_sync(self._folder.remove_other_generations, *opened)
+            await in_thread(self._folder.remove_other_generations, *opened)
 
     def _check_writing(self) -> None:
         """What is on disk beyond the last commit is known only as long as none failed."""

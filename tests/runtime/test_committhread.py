@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 import trio
 
 from segmentd.runtime.committhread import CommitThread
+from segmentd.storage.errors import StoreFailureError
 
 
 @pytest.fixture
 def thread() -> Iterator[CommitThread[object]]:
     made: CommitThread[object] = CommitThread()
+    made.start()
     yield made
     made.close()
 
@@ -60,9 +64,20 @@ async def test_nothing_begins_for_whoever_is_cancelled_already(thread: CommitThr
 
 
 async def test_closing_ends_the_thread_and_needs_none(thread: CommitThread[object]) -> None:
+    await thread.run(lambda: None)
     before = threading.active_count()
     thread.close()
-    await thread.run(lambda: None)
-    assert threading.active_count() == before + 1
+    assert threading.active_count() == before - 1
     thread.close()
-    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [("threading.Thread.start", RuntimeError("can't start new thread")), ("os.eventfd", OSError(errno.EMFILE, "x"))],
+)
+def test_without_a_thread_the_store_does_not_begin(
+    monkeypatch: pytest.MonkeyPatch, name: str, error: Exception
+) -> None:
+    monkeypatch.setattr(name, mock.Mock(side_effect=error))
+    with pytest.raises(StoreFailureError, match="the thread that commits cannot be started"):
+        CommitThread[object]().start()

@@ -3,9 +3,8 @@
 from functools import partial
 from unittest import mock
 
-import trio
-
 from segmentd.runtime.store import LocalStore
+from segmentd.runtime.threads import in_thread
 from segmentd.storage.backup import back_up, restore
 from segmentd.storage.checkpoint import fold
 from segmentd.storage.errors import StorageError
@@ -31,8 +30,8 @@ async def take_backup(life: Life, promises: Promises, name: str) -> None:
     # The copy is one step here; what the server does between the copies of journal and index, it does on the way.
     with mock.patch("segmentd.storage.backup.hit", partial(_fold_and_cut, life)):
         try:
-            await trio.to_thread.run_sync(copy)
-        except StorageError as error:
+            await in_thread(copy)
+        except (StorageError, OSError) as error:
             life.machine.say("no backup", name, type(error).__name__)
             return
     if life.dead:

@@ -18,6 +18,7 @@ FAULTS: Final = {
     "fold_lost": "an I/O error in a transaction of the index, which is not on disk",
     "fold_unknown": "an I/O error in a transaction of the index, which is on disk all the same",
     "file_disk_full": "the disk is full: a file or the names in a folder cannot be synced",
+    "thread_not_started": "the machine has no thread left for work that blocks",
     "child_not_started": "a child process cannot be started",
     "child_died_before": "a child process dies before it does what it was asked for",
     "child_died_after": "a child process dies when it has done it, before it answers",

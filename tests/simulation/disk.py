@@ -75,7 +75,11 @@ class Disk:
         if self._chance.strikes("file_disk_full"):
             raise OSError(28, "No space left on device")
         status = os.fstat(handle)
-        if stat.S_ISDIR(status.st_mode):
+        if not Path(os.readlink(f"/proc/self/fd/{handle}")).is_relative_to(self.folder):
+            # Names on the way to the data folder, and backups: no crash looks at them, and on another file system the
+            # same inode number means another file.
+            pass
+        elif stat.S_ISDIR(status.st_mode):
             self._folders[status.st_ino] = self._names(handle)
         else:
             again = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY)

@@ -78,10 +78,17 @@ class Machine:
     ) -> T:
         """In the place of `trio.to_thread.run_sync`; as there, it runs to its end once it has begun."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        if self.chance.strikes("thread_not_started"):
+            raise RuntimeError("can't start new thread")
         if limiter is None:
             return await self._run(act, *arguments)
         async with limiter:
             return await self._run(act, *arguments)
+
+    async def run_in_its_thread(self, act: Callable[[], T]) -> T:
+        """In the place of `CommitThread.run`, whose thread is there already."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return await self._run(act)
 
     async def _run(self, act: Callable[..., T], *arguments: Any) -> T:
         with trio.CancelScope(shield=True):
@@ -109,7 +116,8 @@ class Machine:
         with (
             mock.patch.object(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             mock.patch.object(trio.to_thread, "run_sync", self.run_in_thread),
-            mock.patch.object(CommitThread, "run", lambda _thread, act: self.run_in_thread(act)),
+            mock.patch.object(CommitThread, "start"),
+            mock.patch.object(CommitThread, "run", lambda _thread, act: self.run_in_its_thread(act)),
             mock.patch.object(trio.lowlevel, "open_process", self.children.open_process),
             mock.patch.object(time, "time", self.now),
             mock.patch.object(time, "time_ns", self.now_ns),
