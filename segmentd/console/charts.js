@@ -34,11 +34,12 @@ export function chart(title, times, series, show, { fromZero = true } = {}) {
   const bottom = fromZero || !known.length ? 0 : Math.min(...known);
   const range = top - bottom || 1;
   const first = times[0] ?? 0, span = (times.at(-1) ?? 1) - first || 1;
-  const lines = series.map((one, number) => svg("path", {
-    class: `line line-${number}`,
-    d: path(one.values.map((value, at) => value === null ? null
-      : [((times[at] - first) / span) * WIDTH, HEIGHT - ((value - bottom) / range) * (HEIGHT - 4) - 2])),
-  }));
+  const lines = series.flatMap((one, number) => {
+    const places = one.values.map((value, at) => value === null ? null
+      : [((times[at] - first) / span) * WIDTH, HEIGHT - ((value - bottom) / range) * (HEIGHT - 4) - 2]);
+    return [svg("path", { class: `line line-${number}`, d: path(places) }),
+      svg("path", { class: `line line-${number} alone`, d: lonely(places) })];
+  });
   const now = series.map((one) => `${one.name} ${show(one.values.at(-1) ?? null)}`).join(", ");
   const grid = [0.25, 0.5, 0.75, 1].map((share) =>
     svg("line", { class: "grid", x1: 0, x2: WIDTH, y1: HEIGHT - share * (HEIGHT - 4) - 2, y2: HEIGHT - share * (HEIGHT - 4) - 2 }));
@@ -61,14 +62,16 @@ function legend(series, show) {
       el("span", { text: one.name }), " ", el("b", { text: show(one.values.at(-1) ?? null) }))));
 }
 
-/** A line through places; null makes a gap, and a place between two gaps is a dot. */
+const at = ([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`;
+
+/** A line through places; null makes a gap. */
 function path(places) {
-  return places.map((place, at) => {
-    if (place === null) return "";
-    const begins = !places[at - 1];
-    const alone = begins && !places[at + 1];
-    return `${begins ? "M" : "L"}${place[0].toFixed(1)} ${place[1].toFixed(1)}${alone ? "h.1" : ""}`;
-  }).join("");
+  return places.map((place, index) => (place === null ? "" : `${places[index - 1] ? "L" : "M"}${at(place)}`)).join("");
+}
+
+/** Dots where a place between two gaps would be no line. */
+function lonely(places) {
+  return places.map((place, index) => (place && !places[index - 1] && !places[index + 1] ? `M${at(place)}h.1` : "")).join("");
 }
 
 /** The next round number above. */

@@ -41,7 +41,7 @@ function form(context, says) {
   const chosen = el("span", { class: "note", text: "CSV or NDJSON, also gzipped" });
   const audience = el("input", { name: "audience", required: true, spellcheck: "false", autocomplete: "off" });
   const identifier = options(el("select", { name: "identifier" }), [["", "as its header says"], ...high.map((one) => [one.name, one.name])], "");
-  const asOf = el("input", { name: "as-of", inputmode: "decimal", pattern: "[0-9]+(\\.[0-9]{1,3})?", autocomplete: "off" });
+  const asOf = el("input", { type: "datetime-local", name: "as-of", step: 1, autocomplete: "off" });
   const dry = el("input", { type: "checkbox", id: "dry", name: "dry" });
   const force = el("input", { type: "checkbox", id: "force", name: "force" });
   const take = () => {
@@ -56,16 +56,22 @@ function form(context, says) {
     ondragleave: () => zone.classList.remove("over"),
     ondrop: (event) => { event.preventDefault(); zone.classList.remove("over"); file.files = event.dataTransfer.files; take(); } },
     el("label", { for: "list-file", text: "Drop a list here, or choose a file" }), file, chosen);
+  asOf.title = "By the clock of this browser. Left empty it is the largest ts in the file, or now.";
   const submit = (event) => {
     event.preventDefault();
-    const wish = { audience: audience.value, identifier: identifier.value, as_of: asOf.value, dry_run: dry.checked ? "true" : "", force: force.checked ? "true" : "" };
+    const wish = { audience: audience.value, identifier: identifier.value, as_of: seconds(asOf.value), dry_run: dry.checked ? "true" : "", force: force.checked ? "true" : "" };
     send(says, file.files[0], wish);
   };
   return el("form", { class: "import", onsubmit: submit }, zone,
     el("div", { class: "tools" }, field("Audience", audience), field("Identifier", identifier),
-      field("As of (seconds since 1970)", asOf), el("label", { class: "check", for: "dry" }, dry, "Dry run"),
+      field("As of", asOf), el("label", { class: "check", for: "dry" }, dry, "Dry run"),
       el("label", { class: "check", for: "force" }, force, "Also if it shrinks much"),
       el("button", { type: "submit", text: "Import" })));
+}
+
+/** What a field of date and time says, as seconds since 1970; empty for nothing. */
+function seconds(local) {
+  return local ? String(new Date(local).getTime() / 1000) : "";
 }
 
 async function send(says, file, wish) {
