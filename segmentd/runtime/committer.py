@@ -204,8 +204,7 @@ class Committer:
         hit("before_commit")
         start = trio.current_time()
         try:
-            async with self._limiter:
-                seq, size = await self._thread.run(lambda: self._write(record))
+            seq, size = await self._written(record)
         except StoreFullError as error:
             self._observer.commit_failed()
             log.error("commit refused", reason=str(error), writes=len(group))
@@ -268,6 +267,17 @@ class Committer:
                 self._audiences.deletions[number].in_memory = False
 
         await self._router.drop(frozenset(numbers), dropped)
+
+    async def _written(self, record: JournalRecord) -> tuple[int, int]:
+        """`_write` in the thread, as soon as no pause is on. Raises StoreFullError, StoreFailureError."""
+        try:
+            self._limiter.acquire_nowait()  # `acquire` costs a whole turn of the loop, also where nobody has it
+        except trio.WouldBlock:
+            await self._limiter.acquire()
+        try:
+            return await self._thread.run(lambda: self._write(record))
+        finally:
+            self._limiter.release()
 
     def _write(self, record: JournalRecord) -> tuple[int, int]:
         """Returns the record's number and its size in bytes."""
