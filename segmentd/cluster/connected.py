@@ -18,7 +18,7 @@ from segmentd.cluster.batches import Durability
 from segmentd.cluster.dispatch import Dispatcher
 from segmentd.cluster.keyspace import SLOTS, Keyspace
 from segmentd.cluster.link import Address, Command, Link, LinkSettings
-from segmentd.cluster.promises import WeakClusterError, problems_of
+from segmentd.cluster.promises import WeakClusterError, check
 from segmentd.cluster.registry import NONE, ConflictError, Entry, Registry
 from segmentd.cluster.servers import Servers
 from segmentd.domain.gate import SALT_BYTES
@@ -97,11 +97,13 @@ class Connected:
         """
         await nursery.start(self.servers.run)
         await self._found()
-        weak = await problems_of(self.servers, self._store.replicas_acknowledged_min)
-        if weak and not self._store.accept_weaker_promises:
-            raise WeakClusterError(weak)
-        for problem in weak:
+        checked = await check(self.servers, self._store.replicas_acknowledged_min)
+        if checked.weak and not self._store.accept_weaker_promises:
+            raise WeakClusterError(checked.weak)
+        for problem in checked.weak:
             log.warning("the cluster may lose what it has acknowledged", reason=problem)
+        for problem in checked.passing:
+            log.warning("a server of the cluster is away", reason=problem)
         nursery.start_soon(self.reads.run)
         nursery.start_soon(self.writes.run)
         configuration = await self._patiently(self._configuration)

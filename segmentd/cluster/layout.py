@@ -31,6 +31,8 @@ class Layout(NamedTuple):
     """node id of a primary → its replicas that are not known to be dead."""
     primaries: Mapping[str, Owner]
     """node id → every primary that owns a slot."""
+    absent: tuple[Address, ...] = ()
+    """Servers that are known to be dead and own nothing: replicas, or primaries that were replaced."""
 
     def addresses(self) -> set[Address]:
         """Every server that is known and not known to be dead."""
@@ -56,6 +58,8 @@ class Told(NamedTuple):
     claims: frozenset[tuple[int, Owner, int, int]]
     """(epoch, who, first slot, last slot)."""
     replicas: Mapping[str, tuple[Address, ...]]
+    dead: frozenset[tuple[str, Address]] = frozenset()
+    """(node id, address) of servers that are known to be dead."""
 
 
 def is_view(asked: Address, text: str) -> bool:
@@ -79,7 +83,8 @@ def told_by(views: Iterable[tuple[Address, str]]) -> Told:
                 latest[node.node_id] = node
             owner = Owner(node.node_id, node.address)
             claims.update((node.epoch, owner, first, last) for first, last in node.slots)
-    return Told(frozenset(claims), _replicas(latest.values()))
+    dead = frozenset((node.node_id, node.address) for node in latest.values() if node.flags & _DEAD)
+    return Told(frozenset(claims), _replicas(latest.values()), dead)
 
 
 def layout_of(told: Told) -> Layout:
@@ -88,7 +93,9 @@ def layout_of(told: Told) -> Layout:
     for _, owner, first, last in sorted(told.claims):
         found.update(dict.fromkeys(range(first, last + 1), owner))
     owners = {id(owner): owner for owner in found.values()}
-    return Layout(found, told.replicas, {owner.node_id: owner for owner in owners.values()})
+    primaries = {owner.node_id: owner for owner in owners.values()}
+    absent = tuple(sorted(address for node_id, address in told.dead if node_id not in primaries))
+    return Layout(found, told.replicas, primaries, absent)
 
 
 def _replicas(nodes: Iterable[_Node]) -> dict[str, tuple[Address, ...]]:

@@ -1,7 +1,11 @@
-"""Whether a cluster's settings can keep what 202 promises. Read before anything is written."""
+"""Whether a cluster's settings can keep what 202 promises. Read before anything is written.
+
+What a cluster is set up with is told from what happens to be broken now: a node has to start while a server is down,
+because its outbox may be what the next primary lacks.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from segmentd.cluster.layout import Layout
 from segmentd.cluster.link import Address, LinkDownError
@@ -23,37 +27,48 @@ class WeakClusterError(Exception):
         )
 
 
-async def problems_of(servers: Servers, replicas_min: int) -> list[str]:
-    """Everything that is in the way, one line each."""
+class Checked(NamedTuple):
+    """What was found, one line each. weak: the cluster cannot keep the promise. passing: it can, but look after it."""
+
+    weak: list[str]
+    passing: list[str]
+
+
+async def check(servers: Servers, replicas_min: int) -> Checked:
+    """Look at every server that is not known to be dead."""
     layout = servers.layout
-    problems = replica_problems(layout, replicas_min)
+    checked = replicas_checked(layout, replicas_min)
     for address in sorted(layout.addresses()):
         try:
             (answer,) = await servers.link(address, "layout").call([(b"CONFIG GET", *_READ)])
         except LinkDownError as error:
-            problems.append(f"{error}; its settings could not be read")
+            checked.passing.append(f"{error}; its settings could not be read")
             continue
         if isinstance(answer, Exception):
-            problems.append(f"{address}: its settings cannot be read: {answer}")
+            checked.weak.append(f"{address}: its settings cannot be read: {answer}")
         else:
-            problems += setting_problems(address, _texts(answer), replicas_min)
-    return problems
+            checked.weak.extend(setting_problems(address, _texts(answer), replicas_min))
+    return checked
 
 
-def replica_problems(layout: Layout, replicas_min: int) -> list[str]:
-    """Primaries with too few replicas: one more than must acknowledge, so that one may fail."""
-    wanted = replicas_min + 1
-    problems = []
+def replicas_checked(layout: Layout, replicas_min: int) -> Checked:
+    """Primaries need the replicas that must acknowledge, and one more where it is one: else writing ends with it."""
+    wanted = max(replicas_min, min(replicas_min + 1, 2))
+    short, missing = [], 0
     for node_id, address in sorted(layout.primaries.values()):
         count = len(layout.replicas.get(node_id, ()))
         if count < wanted:
-            problems.append(
-                f"{address}: has {count} replicas; {wanted} are needed, one more than [store]"
-                f" replicas_acknowledged_min = {replicas_min}, or writes stop when one of them fails"
+            missing += wanted - count
+            short.append(
+                f"{address}: has {count} replicas; {wanted} are needed with [store] replicas_acknowledged_min ="
+                f" {replicas_min}, or writing stops when one of them fails"
             )
+    # A server that comes back is a replica of some primary again, whose it was or who has replaced it.
+    is_passing = missing <= len(layout.absent)
+    checked = Checked([] if is_passing else short, short if is_passing else [])
     if not replicas_min:
-        problems.append("[store] replicas_acknowledged_min = 0: what a primary alone has is lost with it")
-    return problems
+        checked.weak.append("[store] replicas_acknowledged_min = 0: what a primary alone has is lost with it")
+    return checked
 
 
 def setting_problems(address: Address, settings: Mapping[str, str], replicas_min: int) -> list[str]:

@@ -131,7 +131,10 @@ def _store(settings: Settings) -> KeyStore:
     from segmentd.keyfile import KeyFile, path_in
 
     if settings.store.is_cluster:
+        from segmentd import logs
         from segmentd.cluster.keys import ClusterKeyStore
 
+        # What the cluster has to say must not mix with the secret on stdout.
+        logs.configure(settings.log.format, "warning")
         return ClusterKeyStore(settings)
     return KeyFile(path_in(Path(settings.storage.path)))
