@@ -29,7 +29,7 @@ class Job:
         self.deadline = deadline
         self.weight = weight
         self.pause = PAUSE_SECONDS_FIRST
-        self.reason = "no server of the cluster owns its slot"
+        self.reason = "its slot has no owner, or one that is not up to date yet"
         self.reply: Reply[Answers] = Reply()
 
 
