@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import aims, followers, imports, machine, overload, report, sustained
+from bench import aims, followers, imports, machine, overload, report, sustained, waits
 from bench.contestants import Contestant, Peer, choose
 from bench.measurements import Results
 from bench.parts import PARTS, Plan, Run, say
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "imports": imports.main,
         "overload": overload.main,
         "sustained": sustained.main,
+        "waits": waits.main,
     }
     for name, part in alone.items():
         if given[:1] == [name]:

@@ -96,17 +96,22 @@ class Contestant(abc.ABC):
 class Segmentd(Contestant):
     """segmentd itself.
 
-    overrides: lines of TOML by section, to choose a road. turns: a file for `bench.ticks`, which then looks on.
+    overrides: lines of TOML by section, to choose a road. program: the module that runs it, with its first arguments;
+    `bench.ticks` and `bench.waits` look on.
     """
 
     def __init__(
-        self, name: str, describes: str, overrides: Mapping[str, Mapping[str, bool | int]], turns: Path | None = None
+        self,
+        name: str,
+        describes: str,
+        overrides: Mapping[str, Mapping[str, bool | int]],
+        program: Sequence[str | Path] = ("segmentd",),
     ) -> None:
         super().__init__()
         self.name = name
         self.describes = describes
         self._overrides = overrides
-        self._program: list[str | Path] = ["segmentd"] if turns is None else ["bench.ticks", turns]
+        self._program = program
 
     def load(self, memberships: int, send: Callable[[], None]) -> None:  # noqa: ARG002 - events know how many
         self._define_segments()

@@ -42,8 +42,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--turns", action="store_true", help="take the loop's late turns apart (bench.ticks)")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        turns = Path(scratch) / "turns.tsv" if options.turns else None
-        server = Segmentd("segmentd", "as it is delivered", {}, turns)
+        turns = Path(scratch) / "turns.tsv"
+        program: Sequence[str | Path] = ["bench.ticks", turns] if options.turns else ["segmentd"]
+        server = Segmentd("segmentd", "as it is delivered", {}, program)
         try:
             server.start(Path(scratch), [int(cpu) for cpu in options.server_cpus.split(",")])
             server.load(0, lambda: None)
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
             return 1
         finally:
             server.stop()
-        if turns is not None:
+        if options.turns:
             print("\n".join(ticks.taken_apart(turns)))
     return 0
 
