@@ -21,10 +21,12 @@ import click
 
 from segmentd import __version__
 from segmentd.commands.backup import backup, restore
+from segmentd.commands.clusters import check_cluster
 from segmentd.commands.completion import completion
 from segmentd.commands.export import export
 from segmentd.commands.imports import import_files
 from segmentd.commands.keys import keys
+from segmentd.commands.migrate import migrate
 from segmentd.commands.options import DONE, FAILED, MISUSED, Failure, configured, settings_of
 from segmentd.commands.send import send
 from segmentd.logstream import keep_standard_streams
@@ -113,20 +115,24 @@ def serve(config: Path | None, data: str | None, listen: str | None, followers: 
 @commands.command()
 @configured
 def check(config: Path | None, data: str | None) -> int:
-    """Verify the data folder.
+    """Verify the data folder, or the cluster.
 
     Reads every record, counts every count again, and compares what is stored twice. Changes nothing. The server must
-    be stopped. Prints one line for each difference (the first 20) and a summary; exits with 1 if there is any.
+    be stopped; the nodes of a cluster may run, but what is written all the time may look like a difference. Prints one
+    line for each difference (the first 20) and a summary; exits with 1 if there is any.
 
     \b
     Example:
       segmentd check --config segmentd.toml
     """
+    settings = settings_of(config, data)
+    if settings.store.is_cluster:
+        return check_cluster(settings)
     from segmentd.storage.check import check as check_folder
     from segmentd.storage.errors import StorageError
     from segmentd.storage.folder import DataFolder
 
-    storage = settings_of(config, data).storage
+    storage = settings.storage
     try:
         with DataFolder(
             Path(storage.path),
@@ -159,4 +165,5 @@ commands.add_command(import_files)
 commands.add_command(export)
 commands.add_command(backup)
 commands.add_command(restore)
+commands.add_command(migrate)
 commands.add_command(completion)

@@ -16,7 +16,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -161,6 +161,17 @@ def new_key(right: Right, key_id: str | None, rates: Rates) -> NewKey | None:
         events_per_second=rates.events_per_second,
     )
     return NewKey(key_id, secret, stored)
+
+
+def add(path: Path, keys: Mapping[str, StoredKey]) -> None:
+    """Have these keys too; an id that is taken stays as it is. Raises KeyFileError."""
+    if not keys:
+        return
+    with _locked(path):
+        all_keys = {**keys, **read(path)}
+        if len(all_keys) > KEYS_MAX:
+            raise KeyFileError(f"{path}: there would be {len(all_keys)} keys; at most {KEYS_MAX} are allowed")
+        _replace(path, all_keys)
 
 
 def revoke(path: Path, key_id: str) -> None:

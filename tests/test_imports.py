@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "storage": {"domain", "settings"},
     "runtime": {"storage", "domain", "settings"},
     "cluster": {"runtime", "storage", "domain", "settings", "keyfile"},
+    "migration": {"cluster", "storage", "domain", "settings", "keyfile"},
     "graphql": {"runtime", "domain", "settings"},
     "http": {"graphql", "runtime", "domain", "settings", *ALONE},
     "followers": {"http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
@@ -66,7 +67,7 @@ MAY_IMPORT = {
         *AROUND,
         *ALONE,
     },
-    "commands": {"client", "cluster", "service", "http", "graphql", "runtime", "storage", "domain", "settings", *ALONE},
+    "commands": {"client", "cluster", "migration", "service", "storage", "domain", "settings", *ALONE},
     "cli": {
         "commands",
         "logstream",

@@ -58,6 +58,8 @@ class Connected:
     ) -> None:
         """record: see Registry."""
         self._store = store
+        self.patience_seconds = store.acknowledge_seconds_max
+        """How long whoever looks at the cluster tries."""
         self.servers = Servers(addresses_of(store), link_settings_of(store), look_seconds=store.layout_seconds)
         source = files("segmentd.cluster").joinpath("functions.lua").read_bytes()
         # Every server that owns a slot has the functions; one that does not, is given them when it says so.
@@ -125,6 +127,19 @@ class Connected:
                 known = [*known, *missing]
             return {name: known.index(name) for name in names}
         raise StoreUnavailable("Other nodes name identifiers all the time.", 1)
+
+    async def known_kinds(self) -> list[str]:
+        """Every identifier name that was ever used; its number is its place. Raises StoreUnavailable."""
+        await self.registry.refresh()
+        held = self.registry.get(_KINDS)
+        return [] if held is None else msgpack.unpackb(held[1])
+
+    async def take_salt(self, salt: bytes) -> None:
+        """Go on with another store's; nodes know of it when they start. Raises StoreUnavailable, ConflictError."""
+        configuration = Configuration(FORMAT, self.keyspace.partitions, salt)
+        rank = self.registry.rank(_CONFIGURATION)
+        await self.registry.register([Entry(_CONFIGURATION, rank + 1, msgpack.packb(configuration), expected=rank)])
+        self.salt = salt
 
     async def _configuration(self) -> Configuration:
         await self.registry.refresh()

@@ -60,6 +60,15 @@ redis.register_function('segmentd_merge', function(keys, args)
   return news
 end)
 
+-- KEYS: latest. ARGV: token, v, ... The largest v of the events of each token, as another store knew it.
+redis.register_function('segmentd_latest', function(keys, args)
+  for at = 1, #args, 2 do
+    local held = tonumber(redis.call('HGET', keys[1], args[at]) or -1)
+    if tonumber(args[at + 1]) > held then redis.call('HSET', keys[1], args[at], args[at + 1]) end
+  end
+  return #args / 2
+end)
+
 -- KEYS: fence. ARGV: version. From now on writers have to know this version of the registry.
 redis.register_function('segmentd_fence', function(keys, args)
   local fence = tonumber(redis.call('GET', keys[1]) or -1)

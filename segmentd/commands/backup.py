@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from segmentd.commands.options import DONE, FAILED, Failure, configured, settings_of
+from segmentd.commands.clusters import embedded_settings
+from segmentd.commands.options import DONE, FAILED, Failure, configured
 
 
 @click.command()
@@ -28,7 +29,7 @@ def backup(config: Path | None, data: str | None, target: Path) -> int:
     from segmentd.storage.errors import StorageError
     from segmentd.storage.folder import DataFolder
 
-    storage = settings_of(config, data).storage
+    storage = embedded_settings(config, data, "backed up").storage
     try:
         folder = DataFolder(
             Path(storage.path),
@@ -60,7 +61,7 @@ def restore(config: Path | None, data: str | None, source: Path) -> int:
     from segmentd.storage.backup import restore as restore_folder
     from segmentd.storage.errors import StorageError
 
-    storage = settings_of(config, data).storage
+    storage = embedded_settings(config, data, "restored").storage
     try:
         report = restore_folder(
             source,

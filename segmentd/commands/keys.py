@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
-from segmentd.commands.options import Failure, configured, settings_of
+from segmentd.commands.options import Failure, configured, quiet_log, settings_of
 
 if TYPE_CHECKING:
     from segmentd.keyfile import KeyStore, StoredKey
@@ -131,10 +131,8 @@ def _store(settings: Settings) -> KeyStore:
     from segmentd.keyfile import KeyFile, path_in
 
     if settings.store.is_cluster:
-        from segmentd import logs
         from segmentd.cluster.keys import ClusterKeyStore
 
-        # What the cluster has to say must not mix with the secret on stdout.
-        logs.configure(settings.log.format, "warning")
+        quiet_log()
         return ClusterKeyStore(settings)
     return KeyFile(path_in(Path(settings.storage.path)))

@@ -46,6 +46,13 @@ def configured(command: Callable[..., Any]) -> Callable[..., Any]:
     return _CONFIG(_DATA(command))
 
 
+def quiet_log() -> None:
+    """A command says itself what it does; of the log only what is wrong is of interest, on stderr."""
+    from segmentd import logs
+
+    logs.configure("human", "warning")
+
+
 def settings_of(
     config: Path | None, data: str | None, listen: str | None = None, followers: int | None = None
 ) -> Settings:

@@ -177,6 +177,10 @@ class Index:
             txn.put(_SALT, salt, db=self._meta_db)
         return bytes(salt)
 
+    def put_salt(self, txn: lmdb.Transaction, salt: bytes) -> None:
+        """Take over another store's; marks that were made with the one before say nothing any more."""
+        txn.put(_SALT, salt, db=self._meta_db)
+
     def segments(self, txn: lmdb.Transaction) -> Iterator[SegmentRecord]:
         """The last step of every segment, deleted ones too."""
         for _, value in txn.cursor(self.segments_db).iternext():
