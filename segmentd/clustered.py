@@ -21,6 +21,7 @@ from segmentd.cluster.lists import ClusterLists
 from segmentd.cluster.members import ClusterMembers
 from segmentd.cluster.promises import WeakClusterError
 from segmentd.cluster.store import ClusterStore
+from segmentd.clustermetrics import ClusterMetrics
 from segmentd.domain.identifiers import IdentifierSchema
 from segmentd.graphql.gathering import AwaitedReads
 from segmentd.identifiers import identifier_schema
@@ -87,6 +88,8 @@ class Clustered:
         self.keys = ClusterKeySource(store.registry)
         self.fresh = store.figures
         self.interludes = Interludes()
+        self.cluster = store.health
+        store.reads.on_read = ClusterMetrics(making.telemetry.registry, store.health.report).read
         self.elsewhere = self.published = self.restart = None
         self.close = store.close
 

@@ -60,6 +60,7 @@ class Embedded:
         self.interludes = self.store.interludes
         self.notes: ForgetNotes = FolderNotes(Path(settings.storage.path))
         self.mirror: JobMirror | None = None
+        self.cluster = None
         self.keys: KeySource | None = None
         self.run, self.close, self.close_files = self.store.run, self.store.close, self.store.close_environments
         self.hurry = self.store.committer.hurry

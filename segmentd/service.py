@@ -125,7 +125,8 @@ async def _opened(settings: Settings, folder: DataFolder, listener: socket.socke
     imports = _imports(settings, kind)
     imports.jobs.watch = traces.imports
     forgetting = _forgetting(settings, kind)
-    readiness = Readiness(settings.runtime.retry_after_seconds, kind.store.failure)
+    away = (lambda: None) if kind.cluster is None else kind.cluster.away
+    readiness = Readiness(settings.runtime.retry_after_seconds, kind.store.failure, away)
     engine, awaited = kind.queries(imports.jobs)
     telemetry.watch_plans(lambda: engine.answered_by_plans)
     telemetry.watch_store(kind.store.stats, lambda: len(kind.catalog.segments))
@@ -145,7 +146,7 @@ async def _opened(settings: Settings, folder: DataFolder, listener: socket.socke
         keyring=keyring,
         readiness=readiness,
         telemetry=telemetry,
-        insight=Insight(kind.store.memberships_of, kind.store.stats, observed, history),
+        insight=Insight(kind.store.memberships_of, kind.store.stats, observed, history, kind.cluster),
         elsewhere=kind.elsewhere,
         published=kind.published,
         interludes=kind.interludes,

@@ -27,6 +27,7 @@ from segmentd.http.auth import KeySource
 from segmentd.http.edge import Published
 from segmentd.http.elsewhere import Elsewhere
 from segmentd.http.segments import SegmentCatalog
+from segmentd.runtime.clusterhealth import SeesCluster
 from segmentd.runtime.forgetnotes import ForgetNotes
 from segmentd.runtime.forgetting import ForgetsAndScrubs
 from segmentd.runtime.importmirror import JobMirror
@@ -103,6 +104,10 @@ class StoreKind(Protocol):
     @property
     def restart(self) -> Callable[[], Awaitable[None]] | None:
         """Replaces what can be replaced while serving."""
+
+    @property
+    def cluster(self) -> SeesCluster | None:
+        """How the cluster is doing; None where there is none."""
 
     def queries(self, imports: ImportHistory) -> Queries:
         """How queries are answered; called once."""

@@ -16,7 +16,7 @@ from segmentd.graphql.context import MemberReader, MembershipReader, Right, Segm
 from segmentd.graphql.engine import GraphQLAnswer, GraphQLEngine, GraphQLRequest
 from segmentd.graphql.gathering import AwaitedReads
 from segmentd.http.slowqueries import described
-from segmentd.runtime.committer import Write
+from segmentd.runtime.write import Write
 from segmentd.settings import GraphQLSettings, TracesSettings
 from segmentd.telemetry import Telemetry
 from segmentd.tracing import Span, Tracing, open_tracing

@@ -10,7 +10,17 @@ import pytest
 from tests.sources import ROOT, name_of, python_files, tree
 
 # Modules at the top that know nothing else of segmentd and serve the parts at the edge.
-ALONE = {"audiencemetrics", "keyfile", "lateness", "logs", "processmetrics", "supervisor", "telemetry", "tracing"}
+ALONE = {
+    "audiencemetrics",
+    "clustermetrics",
+    "keyfile",
+    "lateness",
+    "logs",
+    "processmetrics",
+    "supervisor",
+    "telemetry",
+    "tracing",
+}
 
 # What both kinds of processes are wired with.
 AROUND = {"identifiers", "settings", "tracedparts"}
@@ -18,6 +28,7 @@ AROUND = {"identifiers", "settings", "tracedparts"}
 # What each part of segmentd may import from segmentd, beside itself.
 MAY_IMPORT = {
     "audiencemetrics": set[str](),
+    "clustermetrics": set[str](),
     "domain": set[str](),
     "settings": set[str](),
     "keyfile": set[str](),
@@ -53,7 +64,7 @@ MAY_IMPORT = {
         "domain",
         "settings",
     },
-    "clustered": {"storekind", "cluster", "identifiers", "graphql", "runtime", "storage", "domain", "settings"},
+    "clustered": {"storekind", "cluster", "clustermetrics", "graphql", "runtime", "domain", *AROUND},
     "opening": {"storekind", "http", "settings", "tracedparts", *ALONE},
     "service": {
         "storekind",
@@ -111,7 +122,7 @@ OWNED = {
     "httpx": {"client"},
     "coredis": {"cluster"},
     "opentelemetry": {"otlp"},
-    "prometheus_client": {"audiencemetrics", "processmetrics", "requestmetrics", "telemetry"},
+    "prometheus_client": {"audiencemetrics", "clustermetrics", "processmetrics", "requestmetrics", "telemetry"},
 }
 
 

@@ -11,6 +11,11 @@ PAUSE_SECONDS_FIRST: Final = 0.02
 _MARKS_MAX: Final = 4
 """One mark that was written is enough, but a slot that moves away takes none; slots move one at a time, or a few."""
 
+RETRY_REASONS: Final = ("link", "moved", "asked", "stale", "functions", "replicas", "refused")
+"""Why jobs are sent again: no connection or answer, the slot is elsewhere, it is moving, the registry has changed, the
+server has no functions yet, too few replicas have acknowledged, anything else that a server says.
+"""
+
 
 class Job:
     """Commands for one slot. `reply` gets their answers, or StoreUnavailable."""

@@ -17,7 +17,7 @@ import structlog
 import trio
 from coredis.exceptions import AskError, MovedError
 
-from segmentd.cluster.batches import Durability, Job, job_of
+from segmentd.cluster.batches import RETRY_REASONS, Durability, Job, job_of
 from segmentd.cluster.layout import Layout, Owner
 from segmentd.cluster.link import Address, Answers, Command, Link, LinkDownError
 from segmentd.cluster.servers import Servers
@@ -26,6 +26,7 @@ from segmentd.domain.refusals import StoreUnavailable
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _PAUSE_SECONDS_MAX: Final = 0.5
+UNKNOWN: Final = "Whether it will show is unknown; sending the identical request again is right in both cases."
 _LATE_LOOK_SECONDS: Final = 0.1
 STALE: Final = "SEGMENTD_STALE"
 _NOT_LOADED: Final = "function not found"
@@ -61,6 +62,8 @@ class Dispatcher:
         self._nursery: trio.Nursery | None = None
         self._told: set[str] = set()
         """Kinds of refusals that were logged; their texts may differ without end."""
+        self.retries = dict.fromkeys(RETRY_REASONS, 0)
+        """How many times a job was sent again, or given up, by reason."""
         self.held: set[int] = set()
         """Slots whose jobs wait until a new owner has what the old one may have lost; see `recovery`."""
         servers.on_layout.append(self._layout_changed)
@@ -161,7 +164,7 @@ class Dispatcher:
         except LinkDownError as error:
             self._servers.suspect()
             for job, _ in batches:
-                self._again(job, str(error))
+                self._again(job, str(error), "link")
             return
         unsafe = None if self._durability is None else self._durability.problem(answers[len(sent) :])
         self._settle(batches, answers, unsafe, link)
@@ -183,7 +186,7 @@ class Dispatcher:
             elif error is None and unsafe is None:
                 job.reply.set(its)
             elif error is None:
-                self._again(job, str(unsafe))
+                self._again(job, str(unsafe), "replicas")
             elif STALE in str(error):
                 stale.append(job)
             elif _NOT_LOADED in str(error).lower():
@@ -197,13 +200,14 @@ class Dispatcher:
             self._start(self._loaded, unloaded, link)
 
     def _refused(self, job: Job, error: Exception, link: Link) -> None:
-        if isinstance(error, MovedError):
+        is_moved = isinstance(error, MovedError)
+        if is_moved:
             self._servers.suspect()
         kind = type(error).__name__
         if kind not in _NOT_LISTED and kind not in self._told:
             self._told.add(kind)
             log.warning("a server of the cluster refuses; trying again", server=str(link.address), reason=str(error))
-        self._again(job, str(error))
+        self._again(job, str(error), "moved" if is_moved else "refused")
 
     async def _ask(self, job: Job, commands: list[Command], answers: Answers, link: Link) -> None:
         """The slot is moving; what its owner has no more is asked for where it moves to, and nothing else is.
@@ -219,7 +223,7 @@ class Dispatcher:
         try:
             got = await target.call([*sent, wait] if wait else sent)
         except LinkDownError as down:
-            self._again(job, str(down))
+            self._again(job, str(down), "link")
             return
         theirs = got[1 : len(sent) : 2]
         for at, answer in zip(places, theirs, strict=False):
@@ -228,11 +232,11 @@ class Dispatcher:
         if failed is not None and _NOT_LOADED in str(failed).lower():
             await self._loaded([job], target)
         elif failed is not None:
-            self._again(job, str(failed))
+            self._again(job, str(failed), "asked")
         elif self._durability is not None and (
             unsafe := self._durability.problem([*theirs[len(places) :], *got[len(sent) :]])
         ):
-            self._again(job, unsafe)
+            self._again(job, unsafe, "replicas")
         else:
             job.reply.set(answers)
 
@@ -243,10 +247,11 @@ class Dispatcher:
         except LinkDownError as down:
             reason = str(down)
         for job in jobs:
-            self._again(job, reason)
+            self._again(job, reason, "functions")
 
-    def _again(self, job: Job, reason: str) -> None:
-        """After a pause that grows, or never if it is too late."""
+    def _again(self, job: Job, reason: str, kind: str) -> None:
+        """After a pause that grows, or never if it is too late. kind: one of RETRY_REASONS."""
+        self.retries[kind] += 1
         job.reason = reason
         if trio.current_time() + job.pause >= job.deadline:
             self._fail(job)
@@ -264,7 +269,7 @@ class Dispatcher:
         except StoreUnavailable as refusal:
             reason = refusal.message
         for job in jobs:
-            self._again(job, reason)
+            self._again(job, reason, "stale")
 
     async def _later(self, job: Job) -> None:
         await trio.sleep(job.pause)
@@ -283,13 +288,8 @@ class Dispatcher:
             self._fail(job)
 
     def _fail(self, job: Job) -> None:
-        job.reply.fail(
-            StoreUnavailable(
-                f"The cluster has not done it in time: {job.reason}. Whether it will show is unknown; sending the"
-                " identical request again is right in both cases.",
-                self._retry_after_seconds,
-            )
-        )
+        message = f"The cluster has not done it in time: {job.reason}. {UNKNOWN}"
+        job.reply.fail(StoreUnavailable(message, self._retry_after_seconds))
 
 
 def _first_error(answers: Answers) -> Exception | None:

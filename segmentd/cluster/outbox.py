@@ -107,6 +107,10 @@ class Outbox:
             rmtree(oldest.path)
         sync_folder(self._folder)
 
+    def bytes_held(self) -> int:
+        """What the records that are kept take."""
+        return sum(journal.bytes_held for journal in self._journals)
+
     def close(self) -> None:
         """Nothing may be under way."""
         self._thread.close()

@@ -50,7 +50,10 @@ class Reads:
         self._patience_seconds = patience_seconds
         self._running_max = running_max
         self._retry_after_seconds = retry_after_seconds
-        self._running = 0
+        self.running = 0
+        """Reads that are being done now."""
+        self.on_read: Callable[[float], None] = _unwatched
+        """Told how many seconds a read took, also one that failed."""
 
     async def fetch(self, wanted: Wanted) -> Found:
         """See AwaitedReader."""
@@ -91,14 +94,16 @@ class Reads:
     @contextmanager
     def _place(self) -> Iterator[None]:
         """Raises Overloaded where too many reads are running."""
-        if self._running >= self._running_max:
-            message = f"{self._running} reads are waiting for the cluster ([store] reads_running_max)."
+        if self.running >= self._running_max:
+            message = f"{self.running} reads are waiting for the cluster ([store] reads_running_max)."
             raise Overloaded(message, self._retry_after_seconds)
-        self._running += 1
+        self.running += 1
+        started = trio.current_time()
         try:
             yield
         finally:
-            self._running -= 1
+            self.running -= 1
+            self.on_read(trio.current_time() - started)
 
     async def _fetch(self, wanted: Wanted) -> Found:
         lookups: dict[bytes, Mapping[str, int | None]] = {}
@@ -256,3 +261,7 @@ def _pairs(held: Any) -> list[tuple[bytes, bytes]]:
     if isinstance(held, Mapping):
         return list(held.items())
     return list(zip(held[::2], held[1::2], strict=True))
+
+
+def _unwatched(_seconds: float) -> None:
+    """Nobody wants to know."""

@@ -66,6 +66,8 @@ class Recovery:
         self._changed = trio.Event()
         self.recovered = 0
         """Changes that were sent again so far."""
+        self.last_at: float | None = None
+        """When a new owner was brought up to date last (Trio's clock), None: never since the start."""
         servers.on_layout.append(self._layout_changed)
 
     async def start(self) -> None:
@@ -138,6 +140,7 @@ class Recovery:
             dispatcher.release({slots[partition] for partition in done})
         self._changed.set()
         self._changed = trio.Event()
+        self.last_at = trio.current_time()
         log.info("an owner is up to date", server=str(owner.address), partitions=len(done), changes=sent)
 
     async def _give_back(self, partitions: set[int]) -> int:

@@ -13,6 +13,7 @@ and every node that notices merges its own copy in.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from math import inf
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -85,6 +86,10 @@ class Registry:
         """Called with each entry that is new in the copy; plain code."""
         self.failing_since: float | None = None
         """Since when (Trio's clock) it cannot be read; None if it can."""
+        self.failures = 0
+        """Times when it could not be read."""
+        self.read_at = -inf
+        """When the copy was made sure of last (Trio's clock)."""
 
     def get(self, field: bytes) -> tuple[int, bytes] | None:
         """(rank, payload) of an entry of the copy."""
@@ -109,6 +114,7 @@ class Registry:
                 await self.refresh()
                 self.failing_since = None
             except StoreUnavailable as refusal:
+                self.failures += 1
                 if self.failing_since is None:
                     self.failing_since = trio.current_time()
                     log.warning("the registry cannot be read", reason=refusal.message)
@@ -124,6 +130,7 @@ class Registry:
             self._looked = number
 
     async def _look(self) -> None:
+        started = trio.current_time()
         await self._inherit()
         commands = [(b"HGET", _META, b"version"), (b"HLEN", _ENTRIES)]
         version, count = await self._reads.call(REGISTRY_SLOT, commands, self._deadline())
@@ -131,6 +138,7 @@ class Registry:
             await self._fetch(int(version or 0))
         elif count < len(self._entries):
             await self._prune()
+        self.read_at = started
 
     async def register(self, entries: Sequence[Entry]) -> int:
         """Merge entries in, durably, all or none; they are in the copy when it returns. Returns the version.

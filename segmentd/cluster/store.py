@@ -15,6 +15,7 @@ import trio
 from segmentd.cluster.audiences import Audiences, deletion_entry, forgotten_entry
 from segmentd.cluster.connected import Connected
 from segmentd.cluster.figures import Figures
+from segmentd.cluster.health import Health
 from segmentd.cluster.naming import Naming
 from segmentd.cluster.outbox import Outbox
 from segmentd.cluster.reads import Reads
@@ -27,9 +28,9 @@ from segmentd.domain.membership import v_of
 from segmentd.domain.refusals import StoreUnavailable
 from segmentd.domain.shard import Word
 from segmentd.runtime.audiences import Deletion
-from segmentd.runtime.committer import CommitObserver
 from segmentd.runtime.mailbox import Reply
 from segmentd.runtime.seam import AwaitedReader, Found, StoreStats, Wanted
+from segmentd.runtime.write import CommitObserver
 from segmentd.settings import LimitsSettings, RuntimeSettings, StoreSettings
 from segmentd.storage.errors import StorageError
 
@@ -70,7 +71,7 @@ class ClusterStore(AwaitedReader):
                 await self._up_to_date()
                 nursery.start_soon(self.recovery.run)
                 await self.recovery.settled()
-                for task in (self.removal.run, self.figures.run):
+                for task in (self.removal.run, self.figures.run, self.health.run):
                     nursery.start_soon(task)
                 async with trio.open_nursery() as newcomers:
                     self.naming.start(newcomers)
@@ -126,6 +127,14 @@ class ClusterStore(AwaitedReader):
             patience_seconds=store.acknowledge_seconds_max,
         )
         self.removal = Removal(connected, self.audiences, patience_seconds=store.acknowledge_seconds_max)
+        self.health = Health(
+            connected,
+            self.recovery,
+            self.reads,
+            self._outbox.bytes_held,
+            (connected.writes, connected.reads),
+            seconds=store.layout_seconds,
+        )
         self.figures = Figures(connected, self.audiences, self.reads, store.figures_seconds)
 
     async def _up_to_date(self) -> None:
@@ -214,10 +223,7 @@ class ClusterStore(AwaitedReader):
             identifiers=self.figures.identifiers,
             memberships=self.figures.memberships,
             audiences=len(self.audiences),
-            journal_records=0,
-            journal_bytes=0,
             commits_waiting=self.writes.waiting,
-            unfolded_records=0,
         )
 
     def failure(self) -> str | None:

@@ -24,8 +24,8 @@ from segmentd.cluster.registry import Registry
 from segmentd.domain.membership import V_BITS, v_of_word
 from segmentd.domain.refusals import Overloaded, ShuttingDown, StoreUnavailable
 from segmentd.domain.shard import Word
-from segmentd.runtime.committer import CommitObserver
 from segmentd.runtime.mailbox import Mailbox, MailboxClosedError, Reply
+from segmentd.runtime.write import CommitObserver
 from segmentd.storage.errors import StorageError, StoreFullError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)

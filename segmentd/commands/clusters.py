@@ -39,7 +39,7 @@ def embedded_settings(config: Path | None, data: str | None, done: str) -> Setti
     if settings.store.is_cluster:
         raise Misconfiguration(
             f'[store] kind = "cluster": a cluster is not {done} by this command. Copy the append-only files of its'
-            " servers (docs/scaling.md, Back up a cluster), or move it into a data folder with `segmentd migrate` and"
+            " servers (docs/cluster.md, Back up a cluster), or move it into a data folder with `segmentd migrate` and"
             " back that up."
         )
     return settings

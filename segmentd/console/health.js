@@ -1,7 +1,7 @@
-// Journal, checkpoints, disk: is there room, and is it keeping up?
+// Journal, checkpoints, disk, or the cluster: is there room, and is it keeping up?
 
 import { ApiError, get } from "./api.js";
-import { bytes, count, duration, el, facts, time } from "./dom.js";
+import { bytes, count, duration, el, facts, table, time } from "./dom.js";
 
 export async function healthView(main, context) {
   const cards = el("div", { class: "cards" });
@@ -19,8 +19,7 @@ async function readiness() {
 }
 
 function drawn(status, ready) {
-  const { store, limits, checkpoints, commits, disk } = status;
-  const last = checkpoints.last;
+  const { store, cluster } = status;
   const followers = ready.followers;
   return [
     card("Service", status.not_ready ? "bad" : "good", status.not_ready ?? "Ready: recovered and accepting.", [
@@ -28,6 +27,23 @@ function drawn(status, ready) {
       ["Version", `${status.version}, Python ${status.python}`],
       ["Events change memberships", status.passthrough_enabled ? "yes" : "no ([passthrough] enabled = false)"],
     ]),
+    ...(cluster ? clusterCards(status) : journalCards(status)),
+    diskCard(status),
+    card(cluster ? "Held in the cluster" : "Held in memory", "good",
+      cluster ? "What queries are answered from, as it was counted last." : "What queries are answered from.", [
+        ["Identifiers", count(store.identifiers)],
+        ["Memberships", count(store.memberships)],
+        ["Audiences", count(store.audiences)],
+      ]),
+    followers ? card("Followers", followers.ready < followers.wanted ? "bad" : "good", "Processes that answer queries beside this one.",
+      [["Ready", count(followers.ready)], ["Wanted", count(followers.wanted)]]) : null,
+    cluster ? serversCard(cluster) : null,
+  ];
+}
+
+function journalCards({ store, limits, checkpoints, commits }) {
+  const last = checkpoints.last;
+  return [
     card("Journal", store.journal_bytes > 0.8 * limits.journal_bytes_max ? "bad" : "good",
       "Every acknowledged event is here until the index has it.", [
         ["Held", meter("Journal", store.journal_bytes, limits.journal_bytes_max)],
@@ -42,20 +58,50 @@ function drawn(status, ready) {
       ["It took", last ? `${duration(last.seconds)} for ${count(last.changes)} changes` : "–"],
       ["Failed", count(checkpoints.failures)],
     ]),
-    disk ? card("Disk", disk.free_bytes < 0.1 * disk.total_bytes ? "bad" : "good", "The file system that the data is on.", [
-      ["Used", meter("Disk", disk.total_bytes - disk.free_bytes, disk.total_bytes)],
-      ["Free", bytes(disk.free_bytes)],
-      ["Index", bytes(disk.index_bytes)],
-      ["Journal", bytes(disk.journal_bytes)],
-    ]) : card("Disk", "bad", "The data folder cannot be looked at.", []),
-    card("Held in memory", "good", "What queries are answered from.", [
-      ["Identifiers", count(store.identifiers)],
-      ["Memberships", count(store.memberships)],
-      ["Audiences", count(store.audiences)],
-    ]),
-    followers ? card("Followers", followers.ready < followers.wanted ? "bad" : "good", "Processes that answer queries beside this one.",
-      [["Ready", count(followers.ready)], ["Wanted", count(followers.wanted)]]) : null,
   ];
+}
+
+function clusterCards({ store, cluster, commits }) {
+  const silent = cluster.servers.filter((server) => !server.answers).length;
+  const retried = Object.entries(cluster.retries).filter(([, times]) => times);
+  return [
+    card("Cluster", cluster.partitions_away || silent || cluster.registry_age_seconds > 5 ? "bad" : "good", "Where memberships are; it shards, replicates and fails over.", [
+      ["Servers that answer", `${count(cluster.servers.length - silent)} of ${count(cluster.servers.length)}`],
+      ["Partitions without an owner", `${count(cluster.partitions_away)} of ${count(cluster.partitions)}`],
+      ["Registry read", `${duration(cluster.registry_age_seconds)} ago (version ${count(cluster.registry_version)})`],
+      ["Sent again", retried.length ? retried.map(([reason, times]) => `${reason} ${count(times)}`).join(", ") : "nothing since the start"],
+    ],
+    card("Outbox", commits.failures ? "bad" : "good", "What this node sent lately, to give it back to new owners.", [
+      ["Held", bytes(cluster.outbox_bytes)],
+      ["Requests waiting to be sent", count(store.commits_waiting)],
+      ["Last write to it", duration(commits.last_seconds)],
+      ["Failed writes", count(commits.failures)],
+      ["Given back", `${count(cluster.recovered_changes)} changes`],
+      ["Last recovery", cluster.last_recovery_at ? time(cluster.last_recovery_at) : "none since the start"],
+    ]),
+  ];
+}
+
+function diskCard({ disk, cluster }) {
+  if (!disk) return card("Disk", "bad", "The data folder cannot be looked at.", []);
+  // A node of a cluster keeps its outbox and lists there, and nothing that anybody asks for.
+  const stores = cluster ? [] : [["Index", bytes(disk.index_bytes)], ["Journal", bytes(disk.journal_bytes)]];
+  return card("Disk", disk.free_bytes < 0.1 * disk.total_bytes ? "bad" : "good", "The file system that the data is on.", [
+    ["Used", meter("Disk", disk.total_bytes - disk.free_bytes, disk.total_bytes)],
+    ["Free", bytes(disk.free_bytes)],
+    ...stores,
+  ]);
+}
+
+function serversCard({ servers }) {
+  const ofPrimary = (name) => (server) => (server.role === "primary" ? count(server[name]) : "–");
+  return el("section", { class: "card wide" }, el("h2", { text: "Servers" }), table("Servers of the cluster", [
+    { title: "Server", cell: (server) => server.address },
+    { title: "Role", cell: (server) => server.role },
+    { title: "Answers", cell: (server) => (server.answers ? "yes" : "no") },
+    { title: "Partitions", kind: "number", cell: ofPrimary("partitions") },
+    { title: "Replicas", kind: "number", cell: ofPrimary("replicas") },
+  ], servers, "No server is known."));
 }
 
 function card(title, state, said, pairs) {

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from segmentd.runtime.committer import CommitObserver
+from segmentd.runtime.write import CommitObserver
 
 # What a request and each of its changes keep the loop busy for: `python -m bench followers` prints it as e. Half or
 # twice as much would move the bound below, not what it is for. Not the loop's own processor time: most of that may be

@@ -24,7 +24,7 @@ from segmentd.followers.supervision import Followers
 from segmentd.followers.tally import OWNER, SharedRoom, Tally
 from segmentd.http.elsewhere import Take
 from segmentd.processmetrics import ALL, ProcessMetrics
-from segmentd.runtime.committer import CommitObserver
+from segmentd.runtime.write import CommitObserver
 from segmentd.settings import Settings
 from segmentd.storage.visible import Visible
 from segmentd.telemetry import Telemetry

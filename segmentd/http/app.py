@@ -48,6 +48,7 @@ from segmentd.http.segments import SegmentCatalog, SegmentsApi
 from segmentd.http.slowqueries import SlowQueries
 from segmentd.http.status import StatusApi
 from segmentd.http.views import Views
+from segmentd.runtime.clusterhealth import SeesCluster
 from segmentd.runtime.history import History
 from segmentd.runtime.imports import Imports
 from segmentd.runtime.interludes import Interludes
@@ -68,6 +69,8 @@ class Insight(NamedTuple):
     stats: Callable[[], StoreStats]
     observed: RememberingObserver
     history: History
+    cluster: SeesCluster | None = None
+    """Where the store is in one."""
 
 
 class App(QuartTrio):
@@ -132,7 +135,9 @@ def build_app(
         *ComplianceApi(forgetting, schema, settings.compliance, clock).routes(),
         *CustomersApi(insight.memberships_of, catalog, schema, imports.jobs, settings.limits).routes(),
         *_status(settings, readiness, insight, clock).routes(),
-        *_operation_routes(OperationsApi(readiness, telemetry, document(settings), sdl_of(schema), elsewhere)),
+        *_operation_routes(
+            OperationsApi(readiness, telemetry, document(settings), sdl_of(schema), elsewhere, insight.cluster)
+        ),
         *(ConsoleApi().routes() if settings.console.enabled else ()),
     ]
     edge = Edge(
@@ -176,6 +181,7 @@ def _status(settings: Settings, readiness: Readiness, insight: Insight, clock: C
         stats=insight.stats,
         observed=insight.observed,
         history=insight.history,
+        cluster=insight.cluster,
         clock=clock,
     )
 

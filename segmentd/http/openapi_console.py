@@ -166,10 +166,34 @@ def _status_schemas() -> Json:
         "limits": {"type": "object", "additionalProperties": _NUMBER},
         "store": {"type": "object", "additionalProperties": _COUNT},
         "commits": _closed({"failures": _COUNT, "last_seconds": _NUMBER_OR_NOT}),
-        "checkpoints": _closed({"failures": _COUNT, "last": {"anyOf": [checkpoint, {"type": "null"}]}}),
-        "disk": {"anyOf": [disk, {"type": "null"}]},
+        "checkpoints": _or_null(_closed({"failures": _COUNT, "last": _or_null(checkpoint)})),
+        "disk": _or_null(disk),
+        "cluster": _or_null(_cluster_schema()),
     }
     return {"Status": _closed(status)}
+
+
+def _cluster_schema() -> Json:
+    server = {
+        "address": _TEXT,
+        "role": {"enum": ["primary", "replica"]},
+        "answers": {"type": "boolean"},
+        "partitions": _COUNT,
+        "replicas": _COUNT,
+    }
+    counts = ("partitions", "partitions_away", "registry_version", "registry_failures", "outbox_bytes")
+    cluster = {
+        "servers": {"type": "array", "items": _closed(server)},
+        **dict.fromkeys((*counts, "recovered_changes", "reads_running"), _COUNT),
+        "registry_age_seconds": _NUMBER,
+        "last_recovery_at": _NUMBER_OR_NOT,
+        "retries": {"type": "object", "additionalProperties": _COUNT},
+    }
+    return _closed(cluster)
+
+
+def _or_null(schema: Json) -> Json:
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def _closed(properties: dict[str, Any]) -> Json:

@@ -210,6 +210,7 @@ def _common_schemas() -> Json:
             closed=True,
             status=_TEXT,
             followers=_object(("ready", "wanted"), closed=True, ready=_NUMBER, wanted=_NUMBER),
+            cluster=_object(("partitions", "away"), closed=True, partitions=_NUMBER, away=_NUMBER),
         ),
         "Document": {"type": "object"},
     }

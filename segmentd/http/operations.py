@@ -11,6 +11,7 @@ import msgspec
 from segmentd.http.elsewhere import Elsewhere
 from segmentd.http.exchange import Answer, Request, json_answer
 from segmentd.http.readiness import Readiness
+from segmentd.runtime.clusterhealth import SeesCluster
 from segmentd.telemetry import Telemetry
 
 
@@ -24,8 +25,10 @@ class OperationsApi:
         openapi: object,
         sdl: str,
         elsewhere: Elsewhere | None = None,
+        cluster: SeesCluster | None = None,
     ) -> None:
-        """sdl: the GraphQL schema in GraphQL's own language. elsewhere: followers, if there are any."""
+        """sdl: the GraphQL schema in GraphQL's own language. elsewhere: followers, cluster: if there are any."""
+        self._cluster = cluster
         self._elsewhere = elsewhere
         self._readiness = readiness
         self._telemetry = telemetry
@@ -41,9 +44,16 @@ class OperationsApi:
         reason = self._readiness.reason()
         if reason is None:
             followers = {} if self._elsewhere is None else {"followers": self._elsewhere.status()}
-            return json_answer(200, {"status": "ready", **followers})
+            return json_answer(200, {"status": "ready", **followers, **self._partitions()})
         unready = {"status": 503, "request_id": request.request_id, "message": reason}
         return json_answer(503, unready, (("retry-after", "1"),))
+
+    def _partitions(self) -> dict[str, object]:
+        """A part of a cluster that fails over is no reason to take a node away: the rest is served."""
+        if self._cluster is None:
+            return {}
+        report = self._cluster.report()
+        return {"cluster": {"partitions": report.partitions, "away": report.partitions_away}}
 
     async def metrics(self, request: Request) -> Answer:
         """200 with all metrics, those of followers added, as Prometheus text or OpenMetrics."""

@@ -13,10 +13,19 @@ from segmentd.domain.refusals import Overloaded, ShuttingDown, Unavailable
 class Readiness:
     """starting → ready → draining; beside that, writes may have stopped for good."""
 
-    def __init__(self, retry_after_seconds: int, failure: Callable[[], str | None] = lambda: None) -> None:
-        """failure: asked at each look; why nothing can be written any more, or None (`MembershipStore.failure`)."""
+    def __init__(
+        self,
+        retry_after_seconds: int,
+        failure: Callable[[], str | None] = lambda: None,
+        away: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """failure: asked at each look; why nothing can be written any more, or None (`MembershipStore.failure`).
+
+        away: likewise; why nothing can be answered now. It is no `refusal`: each request finds out by itself.
+        """
         self._retry_after_seconds = retry_after_seconds
         self._failure = failure
+        self._away = away
         self._ready = False
         self._draining = False
 
@@ -47,4 +56,4 @@ class Readiness:
         if refusal is not None:
             return refusal.message
         failure = self._failure()
-        return None if failure is None else f"Nothing can be written: {failure}"
+        return self._away() if failure is None else f"Nothing can be written: {failure}"

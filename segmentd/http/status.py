@@ -19,6 +19,7 @@ from segmentd.http.exchange import Answer, Request, json_answer
 from segmentd.http.pages import query_of
 from segmentd.http.readiness import Readiness
 from segmentd.http.routing import Operation, Route
+from segmentd.runtime.clusterhealth import SeesCluster
 from segmentd.runtime.history import OUTCOMES, QUANTILES, History, TrafficPoint
 from segmentd.runtime.observing import RememberingObserver
 from segmentd.runtime.seam import StoreStats
@@ -44,8 +45,10 @@ class StatusApi:
         observed: RememberingObserver,
         history: History,
         clock: Callable[[], float],
+        cluster: SeesCluster | None = None,
     ) -> None:
-        """clock: seconds since the epoch."""
+        """clock: seconds since the epoch. cluster: where the store is in one."""
+        self._cluster = cluster
         self._settings = settings
         self._readiness = readiness
         self._stats = stats
@@ -65,7 +68,7 @@ class StatusApi:
         """200 with health, figures, and what a client needs to know of the configuration."""
         disk = await in_thread(disk_of, Path(self._settings.storage.path))
         now = self._clock()
-        storage, members = self._settings.storage, self._settings.members
+        stats = msgspec.structs.asdict(self._stats())
         shown = {
             "version": __version__,
             "python": platform.python_version(),
@@ -76,24 +79,36 @@ class StatusApi:
             "identifiers": [
                 {"name": name, "confidence": kind.confidence} for name, kind in self._settings.identifiers.items()
             ],
-            "limits": {
-                "page_members_max": members.page_members_max,
-                "shrink_share_max": self._settings.imports.shrink_share_max,
-                "journal_bytes_max": storage.journal_bytes_max,
-                "checkpoint_journal_bytes": storage.checkpoint_journal_bytes,
-            },
-            "store": self._stats(),
+            "limits": self._limits(),
+            # What a store of this kind has not is left out.
+            "store": {name: number for name, number in stats.items() if number is not None},
             "commits": {
                 "failures": self._observed.commit_failures,
                 "last_seconds": self._observed.last_commit_seconds,
             },
-            "checkpoints": {
-                "failures": self._observed.checkpoint_failures,
-                "last": self._observed.last_checkpoint,
-            },
+            "checkpoints": self._checkpoints(),
             "disk": disk,
+            "cluster": None if self._cluster is None else self._cluster.report(),
         }
         return json_answer(200, shown, (_NOT_STORED,))
+
+    def _limits(self) -> dict[str, float]:
+        storage = self._settings.storage
+        journal = {
+            "journal_bytes_max": storage.journal_bytes_max,
+            "checkpoint_journal_bytes": storage.checkpoint_journal_bytes,
+        }
+        return {
+            "page_members_max": self._settings.members.page_members_max,
+            "shrink_share_max": self._settings.imports.shrink_share_max,
+            **(journal if self._cluster is None else {}),
+        }
+
+    def _checkpoints(self) -> dict[str, object] | None:
+        """None where there is no journal to fold."""
+        if self._cluster is not None:
+            return None
+        return {"failures": self._observed.checkpoint_failures, "last": self._observed.last_checkpoint}
 
     async def traffic(self, request: Request) -> Answer:
         """200 with the rates of the last minutes."""

@@ -11,8 +11,9 @@ import msgspec
 
 from segmentd.domain.refusals import Overloaded, Refusal, ShuttingDown
 from segmentd.domain.segments import Segment, SegmentDefinition, SegmentRecord, SegmentTable, segment_of
-from segmentd.runtime.committer import Committer, Write
+from segmentd.runtime.committer import Committer
 from segmentd.runtime.mailbox import Mailbox, MailboxClosedError, MailboxFullError, Reply
+from segmentd.runtime.write import Write
 
 COMMANDS_WAITING_MAX = 256
 """Segment writes are rare; more than this is a client gone wild, and gets 503."""

@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from segmentd.runtime.children import Child, ChildDiedError, child
-from segmentd.runtime.committer import CommitObserver
+from segmentd.runtime.write import CommitObserver
 from segmentd.storage.checkpointer import CheckpointerArguments, FoldReport
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from segmentd.runtime.committer import CommitObserver
+from segmentd.runtime.write import CommitObserver
 
 
 class Checkpoint(msgspec.Struct, frozen=True):

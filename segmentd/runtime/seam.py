@@ -18,16 +18,16 @@ from segmentd.storage.exporter import Form
 
 
 class StoreStats(msgspec.Struct, frozen=True):
-    """Figures for metrics and health."""
+    """Figures for metrics and health. What is None does not exist in a store of that kind."""
 
     identifiers: int
     memberships: int
     """Latest decisions held, disqualified ones included."""
     audiences: int
-    journal_records: int
-    journal_bytes: int
     commits_waiting: int
-    unfolded_records: int
+    journal_records: int | None = None
+    journal_bytes: int | None = None
+    unfolded_records: int | None = None
     """Journal records that the index does not hold yet."""
 
 

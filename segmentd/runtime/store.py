@@ -18,7 +18,7 @@ from segmentd.domain.refusals import Overloaded
 from segmentd.domain.shard import Shard, load, packed_of
 from segmentd.runtime.audiences import AudienceTable, Deletion
 from segmentd.runtime.checkpointing import Checkpointing
-from segmentd.runtime.committer import CommitObserver, Committer, CommitWatch, Write
+from segmentd.runtime.committer import Committer
 from segmentd.runtime.deletions import Deletions
 from segmentd.runtime.interludes import Interludes
 from segmentd.runtime.mailbox import Reply
@@ -30,6 +30,7 @@ from segmentd.runtime.scrubbing import Scrubbing
 from segmentd.runtime.seam import StoreStats
 from segmentd.runtime.shards import actors_of
 from segmentd.runtime.wholelists import WholeLists
+from segmentd.runtime.write import CommitObserver, CommitWatch, Write
 from segmentd.settings import LimitsSettings, MembersSettings, RuntimeSettings, StorageSettings
 from segmentd.storage.checkpointer import arguments_of
 from segmentd.storage.folder import DataFolder

@@ -23,9 +23,10 @@ from segmentd.domain.shard import Word
 from segmentd.runtime.audiences import AudienceTable
 from segmentd.runtime.checkpointing import Checkpointing
 from segmentd.runtime.children import ChildDiedError, child
-from segmentd.runtime.committer import Committer, Write
+from segmentd.runtime.committer import Committer
 from segmentd.runtime.liststore import AudienceGoneError, Compared, WholeList
 from segmentd.runtime.router import Router
+from segmentd.runtime.write import Write
 from segmentd.settings import StorageSettings
 from segmentd.storage.failpoints import hit
 from segmentd.storage.importscan import ScanArguments, ScanReport

@@ -1,4 +1,4 @@
-"""`segmentd check` of a cluster counts again, names what does not agree, and other commands say what they are not for."""
+"""`segmentd check` of a cluster counts again and names what does not agree; other commands say what they do not do."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.test_migrate import keys_in, node_of, segmentd
+from tests.cluster.test_migrate import found, keys_in, node_of, segmentd
 from tests.members.service import TS, event, segment, send
 from tests.serverprocess import ServerProcess
 
@@ -44,14 +44,10 @@ def test_a_sound_cluster_has_no_differences(node: ServerProcess) -> None:
 def test_each_kind_of_damage_is_named(node: ServerProcess, fresh_cluster: Cluster) -> None:
     unlisted, orphan, miscounted = (user_key(fresh_cluster, f"u-{number}") for number in (250, 260, 270))
     with fresh_cluster.connection_for(unlisted) as connection:
-        sets = connection.call("KEYS", tag_of(unlisted) + b"m*")
-        assert isinstance(sets, list)
-        for members in sets:
+        for members in found(connection, tag_of(unlisted) + b"m*"):
             connection.call("ZREM", members, unlisted[unlisted.index(b"}") + 2 :])
     with fresh_cluster.connection_for(orphan) as connection:
-        sets = connection.call("KEYS", tag_of(orphan) + b"m*")
-        assert isinstance(sets, list)
-        connection.call("ZADD", sets[0], 0, b"\0nobody")
+        connection.call("ZADD", found(connection, tag_of(orphan) + b"m*")[0], 0, b"\0nobody")
     with fresh_cluster.connection_for(miscounted) as connection:
         connection.call("HINCRBY", tag_of(miscounted) + b"c", "n", 1)
     with fresh_cluster.connection_for("{registry}e") as connection:
@@ -73,7 +69,7 @@ def test_backup_and_restore_say_how_a_cluster_is_backed_up(node: ServerProcess, 
     for command in ("backup", "restore"):
         refused = segmentd(command, "--config", str(node.config), str(tmp_path / "copy"))
         assert refused.returncode == 2
-        assert "docs/scaling.md, Back up a cluster" in refused.stderr
+        assert "docs/cluster.md, Back up a cluster" in refused.stderr
 
 
 def test_keys_of_a_cluster_are_made_without_a_word_of_the_log(node: ServerProcess) -> None:

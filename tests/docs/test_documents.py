@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.conftest import NONE_HERE
+from tests.cluster.engines import find_engine
 from tests.docs.documents import README, SDKS, anchors, blocks, documents, links, markdown_files
-from tests.docs.walk import Walk
+from tests.docs.walk import CLUSTER_ADDRESS, Walk
 from tests.sources import ROOT, name_of
 
 LOCAL = [path for path in documents() if path != SDKS]
@@ -21,6 +23,8 @@ def test_a_document_does_what_it_says(document: Path, tmp_path: Path) -> None:
     text = document.read_text(encoding="utf-8")
     if all(block.reason for block in blocks(text)):
         return  # nothing to run; what it links to is looked at below
+    if CLUSTER_ADDRESS in text and find_engine() is None:
+        pytest.skip(NONE_HERE)
     with Walk(tmp_path, document) as walk:
         walk.through(text)
 

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -18,6 +19,7 @@ from typing import Final, Self
 import msgspec
 
 from segmentd.settings import SettingsError, load
+from tests.cluster.cluster import Cluster
 from tests.docs.documents import Block, blocks
 from tests.serverprocess import ServerProcess, key_settings
 from tests.sources import ROOT
@@ -25,6 +27,10 @@ from tests.sources import ROOT
 # Where the documents' server listens, and a second one that they start themselves.
 ADDRESS: Final = "127.0.0.1:8080"
 SECOND_ADDRESS: Final = "127.0.0.1:9090"
+
+# Where the documents' cluster has its servers: the first and those behind it.
+CLUSTER_PORT_FIRST: Final = 7_000
+CLUSTER_ADDRESS: Final = f"127.0.0.1:{CLUSTER_PORT_FIRST}"
 
 COMMAND_SECONDS_MAX: Final = 120.0
 
@@ -55,6 +61,7 @@ class Walk:
         self._server = ServerProcess(folder, docs_keys() | {"storage": {"path": "data"}})
         self._addresses = {SECOND_ADDRESS: f"127.0.0.1:{free_port()}"}
         self._groups: list[int] = []
+        self._stack = ExitStack()
         self._output = ""
         self._environ = {name: value for name, value in os.environ.items() if not name.startswith("SEGMENTD_")}
         (folder / "bin").mkdir()
@@ -79,15 +86,20 @@ class Walk:
         if error is not None:
             print(self._server.log_text())
         self._server.close()
+        self._stack.close()
 
     def through(self, text: str) -> None:
-        """Do everything that the text says, in order; with a server, if it speaks of one.
+        """Do everything that the text says, in order; with a server, and with a cluster, if it speaks of one.
 
         Raises AssertionError with the line that does not hold.
         """
         if ADDRESS in text or self._server.config.name in text:
             self._server.start()
             self._addresses[ADDRESS] = self._server.url.removeprefix("http://")
+        if CLUSTER_ADDRESS in text:
+            cluster = self._stack.enter_context(Cluster(self._folder / "cluster"))
+            shown = (f"127.0.0.1:{CLUSTER_PORT_FIRST + number}" for number in range(len(cluster.addresses)))
+            self._addresses |= dict(zip(shown, cluster.addresses, strict=True))
         for block in blocks(text):
             if not block.reason and not _is_for_make(block):
                 try:

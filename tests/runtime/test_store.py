@@ -193,7 +193,7 @@ async def test_a_request_without_changes_is_done_at_once(tmp_path: Path) -> None
 async def test_a_full_journal_refuses_until_it_is_folded_and_then_empties_itself(tmp_path: Path) -> None:
     async with staged(tmp_path, storage={"journal_bytes_max": 1_000}) as stage:
         taken = 0
-        while stage.store.stats().journal_bytes <= 1_000:
+        while (stage.store.stats().journal_bytes or 0) <= 1_000:
             await stage.store.apply([(b"\0%d" % taken, "a", 2)])
             taken += 1
         with pytest.raises(Overloaded, match="The journal is full until a checkpoint ends"):

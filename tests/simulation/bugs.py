@@ -11,9 +11,10 @@ from segmentd.domain.membership import V_BITS, merge, pack, unpack
 from segmentd.domain.shard import Word
 from segmentd.runtime import store
 from segmentd.runtime.checkpointing import Checkpointing
-from segmentd.runtime.committer import Committer, Write
+from segmentd.runtime.committer import Committer
 from segmentd.runtime.importer import Importer
 from segmentd.runtime.router import Router
+from segmentd.runtime.write import Write
 from segmentd.storage import checkpoint, forgetjobs, importjobs
 from segmentd.storage.checkpoint import _Gathered
 from segmentd.storage.folder import DataFolder

@@ -1,4 +1,4 @@
-"""Nodes of segmentd end, one or all, with or without the cluster: what they acknowledged is there, and they come back."""
+"""Nodes of segmentd end, one or all, with or without the cluster: what they acknowledged is there again."""
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.failures.conftest import Serve
