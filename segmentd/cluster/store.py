@@ -106,6 +106,11 @@ class ClusterStore(AwaitedReader):
             changes_max=runtime.commit_queue_changes_max,
             retry_after_seconds=runtime.retry_after_seconds,
         )
+        self._put_reads_together()
+
+    def _put_reads_together(self) -> None:
+        connected, store, runtime = self.connected, self._settings, self._runtime
+        space, registry = connected.keyspace, self.registry
         self.reads = Reads(
             space,
             self.audiences,

@@ -63,8 +63,7 @@ class LocalStore:
         self._folder = folder
         self._runtime = runtime
         self._storage = storage
-        self._journal = folder.open_journal()
-        self._index = folder.open_index()
+        self._journal, self._index = folder.open_journal(), folder.open_index()
         self.environments = (self._journal, self._index)
         """For whoever looks after their readers."""
         self._sizes: defaultdict[int, int] = defaultdict(int)
