@@ -6,13 +6,14 @@ back. Every step may be repeated, and several nodes may do the same at once.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import structlog
 import trio
 
 from segmentd.cluster.audiences import Audiences, swept_entry
-from segmentd.cluster.batches import job_of
+from segmentd.cluster.batches import Job, job_of
 from segmentd.cluster.connected import Connected
 from segmentd.cluster.layout import Owner
 from segmentd.cluster.link import Answers, Command, LinkDownError
@@ -80,18 +81,21 @@ class Removal:
             (space.slots[partition], [(b"HKEYS", space.user(key))])
             for key, partition in zip(keys, partitions, strict=True)
         ]
-        removals: list[tuple[int, list[Command]]] = []
+        deadline = self._deadline()
+        removals: list[Job] = []
         for key, partition, (tokens,) in zip(keys, partitions, await self._all(looks), strict=True):
-            removals.append((space.slots[partition], [self._forget_call(partition, key, list(tokens))]))
-        removed = await self._all(removals)
+            # Made anew for each attempt: who is refused for knowing too little of the registry knows more by then.
+            commands = partial(self._forget_calls, partition, key, list(tokens))
+            removals.append(Job(space.slots[partition], commands, deadline))
+        removed = await self._done(removals)
         return [key for key, (gone,) in zip(keys, removed, strict=True) if not gone]
 
-    def _forget_call(self, partition: int, key: bytes, tokens: Sequence[bytes]) -> Command:
+    def _forget_calls(self, partition: int, key: bytes, tokens: Sequence[bytes]) -> list[Command]:
         space = self._space
         members = [space.members(partition, token) for token in tokens]
         keys = (space.fences[partition], space.counts[partition], space.user(key), *members)
         known = str(self._connected.registry.version).encode()
-        return (b"FCALL", b"segmentd_forget", str(len(keys)).encode(), *keys, known, key, *tokens)
+        return [(b"FCALL", b"segmentd_forget", str(len(keys)).encode(), *keys, known, key, *tokens)]
 
     async def _sweep(self, tokens: Sequence[bytes]) -> None:
         """Raises StoreUnavailable, LinkDownError."""
@@ -151,8 +155,13 @@ class Removal:
 
     async def _all(self, wanted: Sequence[tuple[int, list[Command]]]) -> list[Answers]:
         """(slot, commands) → answers. Raises StoreUnavailable."""
-        deadline = trio.current_time() + self._patience_seconds
-        jobs = [job_of(slot, commands, deadline) for slot, commands in wanted]
+        deadline = self._deadline()
+        return await self._done([job_of(slot, commands, deadline) for slot, commands in wanted])
+
+    async def _done(self, jobs: Sequence[Job]) -> list[Answers]:
         for job in jobs:
             self._connected.writes.submit(job)
         return [await job.reply.wait() for job in jobs]
+
+    def _deadline(self) -> float:
+        return trio.current_time() + self._patience_seconds

@@ -172,6 +172,22 @@ async def test_what_is_forgotten_does_not_come_back_from_the_outbox_of_another_n
                 assert await counts(store) == (1, 1)
 
 
+async def test_a_removal_that_another_node_has_overtaken_goes_on_with_what_is_known_by_then(
+    fresh_cluster: Cluster, tmp_path: Path
+) -> None:
+    async with (
+        running(fresh_cluster, tmp_path / "a", registry_seconds=RARELY, acknowledge_seconds_max=2) as first,
+        running(fresh_cluster, tmp_path / "b") as second,
+    ):
+        await first.apply([(ADA, "red", 4)])
+        assert await second.delete_audience("red", 1) is not None
+        await settled(second)
+        await second.apply([(ADA, "red", 4)])
+        # Between a look and the removal the registry may become newer than what the node knows.
+        await first.removal.forget([ADA])
+        assert await counts(second) == (0, 0)
+
+
 async def test_a_node_that_starts_gives_the_cluster_what_it_has_lost(fresh_cluster: Cluster, tmp_path: Path) -> None:
     changes = [(b"\0%d" % number, "red", 2) for number in range(100)]
     async with running(fresh_cluster, tmp_path / "a") as store:
