@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 from unittest import mock
 
+import msgspec
+
 from segmentd.domain import shard
 from segmentd.domain.gate import Gate
 from segmentd.domain.membership import V_BITS, merge, pack, unpack
@@ -12,6 +14,7 @@ from segmentd.domain.shard import Word
 from segmentd.runtime import store
 from segmentd.runtime.checkpointing import Checkpointing
 from segmentd.runtime.committer import Committer
+from segmentd.runtime.following import FollowingStore
 from segmentd.runtime.importer import Importer
 from segmentd.runtime.router import Router
 from segmentd.runtime.write import Write
@@ -19,6 +22,8 @@ from segmentd.storage import checkpoint, forgetjobs, importjobs
 from segmentd.storage.checkpoint import _Gathered
 from segmentd.storage.folder import DataFolder
 from segmentd.storage.journal import Journal
+from segmentd.storage.overlay import Overlay
+from segmentd.storage.records import JournalRecord
 from segmentd.storage.recovery import Recovered, recover
 
 
@@ -191,6 +196,31 @@ def cancelled_imports_go_on() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def cut_records_not_missed_by_a_follower() -> Iterator[None]:
+    """A follower that was idle takes what was cut meanwhile for nothing."""
+
+    def advance(self: FollowingStore, target: int) -> None:
+        self._fold(self._files.journal.records(self._record), target)
+        self._record = max(self._record, target)
+
+    with mock.patch.object(FollowingStore, "_advance", advance):
+        yield
+
+
+@contextmanager
+def published_by_half() -> Iterator[None]:
+    """A follower shows a record before it has folded all of it."""
+
+    def fold(self: Overlay, seq: int, record: JournalRecord) -> None:
+        some = record.changes[: (len(record.changes) + 1) // 2]
+        folded(self, seq, msgspec.structs.replace(record, changes=some))
+
+    folded = Overlay.fold
+    with mock.patch.object(Overlay, "fold", fold):
+        yield
+
+
 BUGS: Final = (
     acknowledged_before_the_commit,
     acknowledged_before_the_merge,
@@ -206,4 +236,6 @@ BUGS: Final = (
     scrub_forgets_the_old_files,
     members_counted_twice,
     cancelled_imports_go_on,
+    cut_records_not_missed_by_a_follower,
+    published_by_half,
 )

@@ -27,6 +27,7 @@ from segmentd.settings import (
 )
 from segmentd.storage.folder import DataFolder
 from tests.simulation.chance import CRASHES, Chance
+from tests.simulation.following import Followers
 from tests.simulation.machine import Machine
 
 MAP_BYTES = 16 * 1024 * 1024
@@ -93,6 +94,7 @@ class Life:
         self.dead = False
         """Whether it has crashed."""
         self.settings = settings_by_chance(machine.chance, folder)
+        self.followers = Followers(machine, self.settings)
         machine.disk.begin(folder)
         machine.disk.on_crash = self.crash
 
@@ -121,6 +123,7 @@ class Life:
                     children.cancel_scope.cancel()
         finally:
             self.machine.chance.armed = False
+            self.followers.end()
             self.machine.environments.close_all()
 
     def _open_folder(self) -> DataFolder:
@@ -149,6 +152,7 @@ class Life:
             runtime=settings.runtime,
             limits=settings.limits,
             observer=Unobserved(),
+            visible=self.followers.page(),
         )
         number = self.store.kind_numbers([IDENTIFIER])[IDENTIFIER]
         self.schema = IdentifierSchema([IdentifierKind(IDENTIFIER, Confidence.HIGH, number)])
@@ -171,6 +175,7 @@ class Life:
         catalogs.start_soon(self.catalog.run)
         watchers.start_soon(self.imports.run)
         watchers.start_soon(self.forgetting.run)
+        self.followers.begin(self.store)
 
     def key(self, who: str) -> bytes:
         """The key of an identifier."""

@@ -1,14 +1,19 @@
 """Looking at a life from all sides, and comparing with what was promised."""
 
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 from segmentd.domain.membership import is_qualified
+from segmentd.domain.segments import Segment
 from segmentd.runtime.store import LocalStore
 from segmentd.storage.check import check
 from segmentd.storage.folder import DataFolder
 from tests.simulation.life import MAP_BYTES, Life
 from tests.simulation.promises import AUDIENCES, GHOSTS, MARKS, PEOPLE, Definition, Promises
 from tests.simulation.worlds import BrokenPromiseError
+
+Lookup = Callable[[bytes, Sequence[str]], list[int | None]]
+"""(key, audiences) → what is held of each."""
 
 
 def marks_of(request: str) -> tuple[str, str]:
@@ -20,24 +25,60 @@ def look(life: Life, promises: Promises) -> None:
     """What queries see of everything that is shared, at one moment. Raises BrokenPromiseError."""
     if life.dead:
         return
+    for follower in life.followers.looking():
+        with follower.reading():
+            _look_at_cells(life, promises, follower.lookup)
+            _look_at_segments(promises, follower.segments)
+    if not life.store.behind_readers():
+        # Else whoever asks the owner waits until it has merged what followers show already.
+        _look_at_cells(life, promises, life.store.lookup)
+        _look_at_segments(promises, life.catalog.segments)
+    look_at_sizes(life.store)
+
+
+def look_as_published(life: Life, promises: Promises) -> None:
+    """What followers see of a record that their owner does not show yet. Raises BrokenPromiseError."""
+    if life.dead:
+        return
+    for follower in life.followers.looking():
+        with follower.reading():
+            _look_at_cells(life, promises, follower.lookup)
+            _look_at_segments(promises, follower.segments)
+            _look_at_marks(life, promises, follower.lookup, whole=True)
+
+
+def _look_at_cells(life: Life, promises: Promises, lookup: Lookup) -> None:
     for (who, audience), cell in promises.cells.items():
-        v = life.store.lookup(life.key(who), [audience])[0]
+        v = lookup(life.key(who), [audience])[0]
         cell.seen(lambda state, v=v: state.v == v, v)  # type: ignore[misc]
+
+
+def _look_at_segments(promises: Promises, segments: Mapping[str, Segment]) -> None:
     for segment_id, register in promises.segments.items():
-        segment = life.catalog.segments.get(segment_id)
+        segment = segments.get(segment_id)
         found = Definition()
         if segment is not None:
             found = Definition(segment.revision, segment.definition.external_audience_id)
         register.seen(lambda state, found=found: _is_shown(state, found), found)  # type: ignore[misc]
-    look_at_sizes(life.store)
 
 
 def look_at_marks(life: Life, promises: Promises) -> None:
     """Every upload of events there ever was is there or not, as was told. Raises BrokenPromiseError."""
     if life.dead:
         return
+    for follower in life.followers.looking():
+        with follower.reading():
+            _look_at_marks(life, promises, follower.lookup, whole=True)
+    if not life.store.behind_readers():
+        _look_at_marks(life, promises, life.store.lookup)
+
+
+def _look_at_marks(life: Life, promises: Promises, lookup: Lookup, *, whole: bool = False) -> None:
+    """whole: also what is under way is there whole or not at all, as in every process but the one that merges it."""
     for request in promises.fates:
-        first, second = (life.store.lookup(life.key(mark), [MARKS])[0] is not None for mark in marks_of(request))
+        first, second = (lookup(life.key(mark), [MARKS])[0] is not None for mark in marks_of(request))
+        if whole and first != second:
+            raise BrokenPromiseError(f"a follower shows {request} by half")
         promises.marks_seen(request, (first, second))
 
 

@@ -5,6 +5,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ import trio
 from tests.simulation.chance import Trace
 from tests.simulation.clients import Clients
 from tests.simulation.life import Life
-from tests.simulation.looks import look, look_at_files, look_at_marks, look_for_bytes
+from tests.simulation.looks import look, look_as_published, look_at_files, look_at_marks, look_for_bytes
 from tests.simulation.machine import Machine
 from tests.simulation.promises import Promises
 
@@ -105,6 +106,7 @@ class Run:
         self.lives += 1
         self._machine.say("life", self.lives)
         life = Life(self._machine, folder, next_folder, self._life_ended)
+        life.followers.published = partial(look_as_published, life, self._promises)
         if act == self._under_load and not self._chance.one_in(3):
             self._machine.disk.crash_after = self._chance.random.randrange(_DISK_STEPS_MAX)
         await life.live(act)  # type: ignore[arg-type]
