@@ -90,14 +90,31 @@ def _was_cut_short(path: Path, environment: lmdb.Environment, error: lmdb.Error)
     if os.strerror(errno.EIO) not in str(error):
         return False
     try:
-        disk = os.statvfs(path)
-        if min(disk.f_bavail, disk.f_bfree) * disk.f_frsize >= _ROOM_BYTES_MIN:
+        if _has_room(path):
             return False
         # After a meta page that could not be written, whose outcome nobody knows, LMDB begins no transaction any more.
         environment.begin(write=True).abort()
     except (lmdb.Error, OSError):
         return False
     return True
+
+
+def _has_room(path: Path) -> bool:
+    """Whether what LMDB writes at a time could be written: of a quota only a try can tell. Raises OSError."""
+    disk = os.statvfs(path)
+    if min(disk.f_bavail, disk.f_bfree) * disk.f_frsize < _ROOM_BYTES_MIN:
+        return False
+    try:
+        # Without a name, so that nothing is left of it whatever happens.
+        file = os.open(path, os.O_TMPFILE | os.O_WRONLY, 0o600)
+    except OSError as error:
+        return error.errno not in _NO_ROOM
+    try:
+        return os.pwrite(file, bytes(_ROOM_BYTES_MIN), 0) == _ROOM_BYTES_MIN
+    except OSError as error:
+        return error.errno not in _NO_ROOM
+    finally:
+        os.close(file)
 
 
 def _refused(path: Path, number: int | None, error: Exception) -> StorageError:

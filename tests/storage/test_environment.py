@@ -71,6 +71,29 @@ def test_an_io_error_on_a_full_disk_is_a_write_cut_short_unless_the_meta_page_is
             raise lmdb.Error(f"mdb_txn_commit: {os.strerror(errno.EIO)}")
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), StoreFullError),
+        (4_096, StoreFullError),
+        (OSError(errno.EIO, "Input/output error"), StoreFailureError),
+        (None, StoreFailureError),
+    ],
+    ids=["quota", "cut short again", "the disk fails", "there is room"],
+)
+def test_an_io_error_within_a_quota_that_is_used_up_is_a_write_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: Exception | int | None, expected: type[Exception]
+) -> None:
+    if written is not None:
+        monkeypatch.setattr(os, "pwrite", mock.Mock(side_effect=[written]))
+    with lmdb.open(str(tmp_path)) as environment:
+        descriptors = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(expected), write_errors(tmp_path, environment):
+            raise lmdb.Error(f"mdb_txn_commit: {os.strerror(errno.EIO)}")
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.mdb", "lock.mdb"]
+
+
 def test_an_error_while_reading_is_named() -> None:
     with pytest.raises(FolderUnusableError, match="store: cannot be read: x"), read_errors(PATH):
         raise lmdb.CorruptedError("x")
