@@ -22,6 +22,7 @@ FAULTS: Final = {
     "child_not_started": "a child process cannot be started",
     "child_died_before": "a child process dies before it does what it was asked for",
     "child_died_after": "a child process dies when it has done it, before it answers",
+    "clock_set": "the clock of the day is set ahead, by a second or by a day; no other clock is",
     "client_gone": "a client goes away before it is answered",
     "crash_killed": "kill -9: everything that was written is there",
     "crash_power": "power loss: everything that was not synced is lost",

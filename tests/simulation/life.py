@@ -159,7 +159,7 @@ class Life:
         self._prefix = bytes([number])
         self.rules = EventRules(self.schema)
         self.catalog = Catalog(self.store.committer, segments_max=10, retry_after_seconds=1)
-        self.imports = Imports(settings, self.schema, self.store.lists)
+        self.imports = Imports(settings, self.schema, self.store.lists, clock=self.machine.now)
         self.forgetting = Forgetting(
             self.store, FolderNotes(self.folder), scrub_seconds_min=0.5, jobs_kept_max=100, retry_after_seconds=1
         )

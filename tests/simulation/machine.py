@@ -46,6 +46,7 @@ class Machine:
         self.environments = Environments(self.disk, self.chance)
         self.children = Children(self.chance)
         self.clock = trio.testing.MockClock(autojump_threshold=0)
+        self.ahead_seconds = 0.0
         self._trace = trace
         self._names = Random(seed)
 
@@ -55,7 +56,12 @@ class Machine:
 
     def now(self) -> float:
         """In the place of `time.time`."""
-        return EPOCH_SECONDS + self.seconds()
+        return EPOCH_SECONDS + self.ahead_seconds + self.seconds()
+
+    def set_clock(self) -> None:
+        """Perhaps somebody sets the clock ahead. Never back: what that does to whom is forgotten is not promised."""
+        if self.chance.strikes("clock_set"):
+            self.ahead_seconds += self.chance.pick((0.5, 2.0, 3_600.0, 86_400.0))
 
     def now_ns(self) -> int:
         """In the place of `time.time_ns`."""

@@ -151,6 +151,7 @@ class Run:
 
     async def _client(self, life: Life) -> None:
         gone_after = self._chance.random.uniform(0, 0.02) if self._chance.strikes("client_gone") else math.inf
+        self._machine.set_clock()
         with trio.move_on_after(gone_after):
             await self.clients.act(life)()
 
