@@ -82,7 +82,7 @@ class ClusterStore(AwaitedReader):
             self._outbox.close()
 
     def _put_together(self) -> None:
-        connected, store, runtime = self.connected, self._settings, self._runtime
+        connected, runtime = self.connected, self._runtime
         space, registry = connected.keyspace, self.registry
         self.audiences = Audiences(registry, connected.salt, self._limits.audiences_max)
         self.merging = Merging(space, self.audiences, registry)

@@ -7,6 +7,8 @@ from typing import Any
 
 import trio
 
+from segmentd.cluster.exports import ClusterExports
+from segmentd.cluster.members import ClusterMembers
 from segmentd.cluster.store import ClusterStore
 from segmentd.domain.members import MembersPage
 from segmentd.runtime.seam import Wanted
@@ -17,6 +19,8 @@ from tests.runtime.world import Unobserved
 PARTITIONS = 6
 START_SECONDS_MAX = 60.0
 """Turns a hang into a failure; a store starts within a second."""
+
+RETRY_AFTER_SECONDS = 1
 
 
 def store_settings(cluster: Cluster, **settings: Any) -> StoreSettings:
@@ -72,3 +76,16 @@ async def page(store: ClusterStore, audience: str, after: bytes = b"", first: in
 async def counts(store: ClusterStore) -> tuple[int, int]:
     """(identifiers, memberships) as the partitions count them."""
     return await store.figures._counted()
+
+
+def members_of(store: ClusterStore) -> ClusterMembers:
+    """The members that a store has, with exports of identifiers of the first kind."""
+    return ClusterMembers(
+        store.connected.keyspace,
+        store.audiences,
+        store.registry,
+        store.reads,
+        exports_of=lambda members: ClusterExports(
+            members, {"fs_user_id": 0}, running_max=1, retry_after_seconds=RETRY_AFTER_SECONDS
+        ),
+    )

@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segmentd.cluster.lists import ClusterLists, patiently
-from segmentd.cluster.members import ClusterMembers
 from segmentd.cluster.store import ClusterStore
 from segmentd.domain.membership import v_of
 from segmentd.domain.refusals import LimitReached, Overloaded
@@ -18,7 +17,7 @@ from segmentd.runtime.imports import Imports
 from segmentd.runtime.liststore import AudienceGoneError, Compared, WholeList
 from segmentd.storage.importscan import swept_key
 from tests.cluster.cluster import Cluster
-from tests.cluster.stores import running, size
+from tests.cluster.stores import members_of, running, size
 from tests.imports.test_model import EVENT, KILL, KIND, LIST, PEOPLE, SCHEMA, send, settings_of
 
 MANY = 3_000
@@ -26,7 +25,7 @@ MANY = 3_000
 
 
 def lists_of(store: ClusterStore) -> ClusterLists:
-    return ClusterLists(store, ClusterMembers(store.connected.keyspace, store.audiences, store.registry, store.reads))
+    return ClusterLists(store, members_of(store))
 
 
 @asynccontextmanager

@@ -14,7 +14,6 @@ from typing import NamedTuple, TypeVar, cast
 import trio
 
 from segmentd.cluster.catalog import ClusterCatalog
-from segmentd.cluster.exports import ClusterExports
 from segmentd.cluster.lists import ClusterLists
 from segmentd.cluster.members import ClusterMembers
 from segmentd.domain.membership import is_qualified
@@ -26,7 +25,7 @@ from segmentd.settings import LimitsSettings, RuntimeSettings, StorageSettings
 from segmentd.storage.importscan import swept_key
 from tests.awaited import AwaitedFake
 from tests.cluster.cluster import Cluster
-from tests.cluster.stores import running
+from tests.cluster.stores import members_of, running
 from tests.imports.awaited import AwaitedLists
 from tests.runtime.world import MAP_BYTES, Unobserved, data_folder
 
@@ -154,18 +153,12 @@ async def _embedded(path: Path) -> AsyncIterator[list[Node]]:
     folder.close()
 
 
-def _exports_of(members: ClusterMembers) -> ClusterExports:
-    return ClusterExports(members, {"fs_user_id": 0}, running_max=1, retry_after_seconds=1)
-
-
 @asynccontextmanager
 async def _two_nodes(cluster: Cluster, folder: Path) -> AsyncIterator[list[Node]]:
     async with running(cluster, folder / "a") as first, running(cluster, folder / "b") as second:
         nodes = []
         for store in (first, second):
-            all_members = ClusterMembers(
-                store.connected.keyspace, store.audiences, store.registry, store.reads, exports_of=_exports_of
-            )
+            all_members = members_of(store)
 
             async def members(audience: str, of: ClusterMembers = all_members) -> list[tuple[bytes, int]]:
                 return [member async for member in of.all(audience, patient=_at_once)]

@@ -29,7 +29,7 @@ def look(life: Life, promises: Promises) -> None:
         with follower.reading():
             _look_at_cells(life, promises, follower.lookup)
             _look_at_segments(promises, follower.segments)
-    if not life.store.behind_readers():
+    if not life.store.publication.is_behind():
         # Else whoever asks the owner waits until it has merged what followers show already.
         _look_at_cells(life, promises, life.store.lookup)
         _look_at_segments(promises, life.catalog.segments)
@@ -69,7 +69,7 @@ def look_at_marks(life: Life, promises: Promises) -> None:
     for follower in life.followers.looking():
         with follower.reading():
             _look_at_marks(life, promises, follower.lookup, whole=True)
-    if not life.store.behind_readers():
+    if not life.store.publication.is_behind():
         _look_at_marks(life, promises, life.store.lookup)
 
 
