@@ -23,6 +23,8 @@ AUDIENCE: Final = b"a:"
 FLOOR: Final = b"f:"
 FORGOTTEN: Final = b"x:"
 SWEPT: Final = b"w:"
+_DELETION_NUMBERS: Final = 10**18
+"""A deletion's number has 18 digits at most: more are none for whoever asks (`segmentd.http.audiences`)."""
 
 
 def audience_entry(audience_id: str, deletions: int, floor: int) -> Entry:
@@ -65,7 +67,7 @@ class Audiences:
         self._floors: dict[str, int] = {}
         self._pending_floors: dict[bytes, int] = {}
         self.deletions: dict[int, Deletion] = {}
-        """By number. Outside, where all nodes must mean the same, a deletion's number is the token's."""
+        """By number. Outside, where all nodes must mean the same, a deletion's number is made of the token."""
         for entry in registry.entries(b""):
             self._take(entry)
         registry.on_entry.append(self._take)
@@ -199,7 +201,7 @@ class Audiences:
         self.gate.deleted.add(number)
         floor = self._floors.get(audience_id, 0)
         swept = self._registry.get(SWEPT + self._tokens[number]) is not None
-        public = int.from_bytes(self._tokens[number])
+        public = int.from_bytes(self._tokens[number]) % _DELETION_NUMBERS
         self.deletions[number] = Deletion(public, audience_id, floor, deleted_ms, in_index=not swept)
 
     def _raise_floor(self, token: bytes, v: int) -> None:

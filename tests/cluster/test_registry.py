@@ -20,6 +20,7 @@ from segmentd.cluster.keyspace import REGISTRY_KEYS, token_of
 from segmentd.cluster.registry import NONE, ConflictError, Entry, Registry
 from segmentd.domain.gate import Gate
 from segmentd.domain.membership import V_BITS
+from segmentd.http.audiences import DELETION_DIGITS_MAX
 from tests.cluster.cluster import Cluster
 from tests.cluster.stores import running
 
@@ -107,6 +108,16 @@ def test_what_a_node_makes_of_entries_does_not_depend_on_order_or_repetition(
 def test_the_floor_of_an_audience_may_be_known_before_it() -> None:
     found = projected([floor_entry(token_of("red", 0), 8), audience_entry("red", 0, 0)])
     assert found["floors"] == {"red": 8}
+
+
+def test_the_number_of_a_deletion_is_one_that_can_be_asked_for() -> None:
+    copy = Copy()
+    known = Audiences(copy, SALT, 1_000)  # type: ignore[arg-type]
+    for number in range(200):
+        copy.take(deletion_entry(f"red-{number}", 0, 20, 10))
+    numbers = {deletion.number for deletion in known.deletions.values()}
+    assert len(numbers) == 200
+    assert max(len(str(number)) for number in numbers) <= DELETION_DIGITS_MAX
 
 
 def test_events_newer_than_a_deletion_come_late_for_the_deleted_one_alone() -> None:
