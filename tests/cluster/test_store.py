@@ -231,7 +231,7 @@ async def test_errors_that_nobody_expects_are_refusals_and_pass(fresh_cluster: C
         user = store.connected.keyspace.user(BOB)
         with fresh_cluster.connection_for(user) as connection:
             connection.call("SET", user, "no hash")
-            with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+            with pytest.raises(StoreUnavailable, match="wrong kind of value"):
                 await store.apply([(BOB, "red", 2)])
             with pytest.raises(StoreUnavailable):
                 await store.memberships_of(BOB)
