@@ -80,7 +80,7 @@ class FollowerProcess:
             await self._serve()
         finally:
             self._store.close()
-        await trio.to_thread.run_sync(self._traces.close)
+        await self._traces.aclose()
 
     async def _begin(self) -> Begin:
         message, _ = await self._channel.receive()

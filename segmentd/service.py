@@ -195,7 +195,7 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
             kind.close_catalog()
         kind.close()
     kind.close_files()
-    await trio.to_thread.run_sync(parts.traces.close)
+    await parts.traces.aclose()
 
 
 async def _watch_signals(

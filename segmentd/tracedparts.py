@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypedDict, Unpack
 
 import msgspec
+import trio
 
 from segmentd.domain.identifiers import IdentifierSchema
 from segmentd.domain.importjob import ImportJob
@@ -186,10 +187,10 @@ class Traces(NamedTuple):
             return GraphQLEngine(store, catalog, schema, settings, **members)
         return TracedEngine(self.tracing, store, catalog, schema, settings, **members)
 
-    def close(self) -> None:
-        """Export what is left; blocking, for a bounded time."""
+    async def aclose(self) -> None:
+        """Export what is left, for a bounded time."""
         if self.tracing is not None:
-            self.tracing.close()
+            await trio.to_thread.run_sync(self.tracing.close)
 
 
 def open_traces(settings: TracesSettings, process: str, telemetry: Telemetry) -> Traces:

@@ -12,7 +12,7 @@ from segmentd.settings.section import Seconds, Section
 class MetricsSettings(Section, frozen=True, kw_only=True):
     """[metrics]: what `/metrics` shows."""
 
-    audiences_max: Annotated[int, Meta(ge=0, le=10_000)] = 100
+    audiences_max: Annotated[int, Meta(ge=0, le=10_000)] = 0
 
 
 class TracesSettings(Section, frozen=True, kw_only=True):

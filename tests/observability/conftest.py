@@ -50,6 +50,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     # Everything is slow, there is a source of imports, and traces go where nobody listens.
     sections: dict[str, dict[str, Any]] = {
         "log": {"slow_query_ms_min": 0.001},
+        "metrics": {"audiences_max": 100},
         "imports": {"watch_folder": str(folders[2])},
         "traces": {"endpoint": "http://127.0.0.1:9/v1/traces"},
     }

@@ -15,7 +15,12 @@ from tests.serverprocess import ServerProcess, log_shown
 
 METRIC = "segmentd_audience_as_of_timestamp_seconds"
 # Nothing is folded unless somebody waits for it.
-SECTIONS: dict[str, dict[str, Any]] = {"storage": {"checkpoint_seconds_max": 3_600}, "server": {"followers": 1}}
+NAMED = {"metrics": {"audiences_max": 100}}
+SECTIONS: dict[str, dict[str, Any]] = {
+    "storage": {"checkpoint_seconds_max": 3_600},
+    "server": {"followers": 1},
+    **NAMED,
+}
 
 
 @pytest.fixture
@@ -74,7 +79,7 @@ def test_it_is_exact_with_the_202_and_the_same_after_a_kill_and_after_a_fold(ser
 
 
 def test_an_import_counts_with_its_t_also_when_its_job_is_forgotten(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, {"imports": {"jobs_kept_max": 1}}) as server:
+    with ServerProcess(tmp_path, {"imports": {"jobs_kept_max": 1}, **NAMED}) as server:
         with server.client(server.private_key) as client:
             assert imported(client, ["u"], f"?as_of={TS}.25")["state"] == "completed"
             assert imported(client, ["u"], f"?as_of={TS + 9}&dry_run=true")["state"] == "completed"
@@ -118,11 +123,8 @@ def test_beyond_the_bound_audiences_of_segments_come_first_and_the_rest_is_count
         assert set(shown(client)) == {("d", "event"), ("a", "event")}
 
 
-def test_no_audience_is_named_where_the_bound_is_zero(tmp_path: Path) -> None:
-    with (
-        ServerProcess(tmp_path, {"metrics": {"audiences_max": 0}}) as server,
-        server.client("test-private-key") as client,
-    ):
+def test_no_audience_is_named_unless_it_is_asked_for(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server, server.client(server.private_key) as client:
         send(client, [event("secret_audience", ("fs_user_id", "u", TS))])
         assert "secret_audience" not in client.get("/metrics").text
         assert number(client, "segmentd_audiences_left_out") == 1
