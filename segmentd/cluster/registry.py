@@ -29,6 +29,7 @@ from segmentd.domain.refusals import StoreUnavailable
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _CHUNK: Final = 500
+_RETRY_AFTER_SECONDS: Final = 1
 """Entries that are written or read at once; so many at most have one version."""
 _PAGE: Final = 5_000
 """Fields that are listed at once, more than have one version."""
@@ -76,7 +77,9 @@ class Registry:
         self._turn = trio.Lock()
         self._looks_begun = 0
         self._looked = 0
-        """Number of the latest look that began and ended well."""
+        """Number of the latest look that has ended."""
+        self._refusal: StoreUnavailable | None = None
+        """Why that look failed; None if it did not."""
         self._fencing = trio.Lock()
         self.version = 0
         """All that was registered up to here is in the copy."""
@@ -120,14 +123,24 @@ class Registry:
                     log.warning("the registry cannot be read", reason=refusal.message)
 
     async def refresh(self) -> None:
-        """Have everything in the copy that was registered before this call. Raises StoreUnavailable."""
+        """Have everything in the copy that was registered before this call. Raises StoreUnavailable.
+
+        What somebody else has asked for after this call serves all who wait, also if it failed: where each tried for
+        itself, they would wait for the cluster one after the other.
+        """
         begun = self._looks_begun
         async with self._turn:
-            if self._looked > begun:
-                return  # What somebody else has asked for after this call serves all who wait.
-            self._looks_begun = number = self._looks_begun + 1
-            await self._look()
-            self._looked = number
+            if self._looked <= begun:
+                self._looks_begun += 1
+                try:
+                    await self._look()
+                except StoreUnavailable as refusal:
+                    self._refusal = refusal
+                else:
+                    self._refusal = None
+                self._looked = self._looks_begun
+            if self._refusal is not None:
+                raise StoreUnavailable(self._refusal.message, self._refusal.retry_after_seconds)
 
     async def _look(self) -> None:
         started = trio.current_time()
@@ -160,7 +173,11 @@ class Registry:
 
     async def fence(self, keyspace: Keyspace) -> None:
         """From now on no partition takes anything from nodes that know less than this one. Raises StoreUnavailable."""
-        async with self._fencing:
+        with trio.move_on_at(self._deadline()) as waiting:
+            await self._fencing.acquire()
+        if waiting.cancelled_caught:
+            raise StoreUnavailable("Others wait for all partitions of the cluster.", _RETRY_AFTER_SECONDS)
+        try:
             version = self.version
             if self.fenced >= version:
                 return
@@ -172,14 +189,16 @@ class Registry:
             for job in jobs:
                 await job.reply.wait()
             self.fenced = version
+        finally:
+            self._fencing.release()
 
     async def _register(self, entries: Sequence[Entry]) -> int:
         arguments: list[bytes] = []
         for entry in entries:
             expected = b"" if entry.expected is None else str(entry.expected).encode()
             arguments += (entry.field, expected, str(entry.rank).encode(), entry.payload)
-        async with self._turn:
-            await self._inherit()
+        if self._has_new_owner():
+            await self.refresh()
         conditional = any(entry.expected is not None for entry in entries)
         if not conditional:
             await self._record(entries)
@@ -232,7 +251,7 @@ class Registry:
     async def _inherit(self) -> None:
         """Where the registry has a new owner: no version twice, and what it lacks of the copy is merged in."""
         owner = self._servers.owner_of(REGISTRY_SLOT)
-        if owner is None or owner.node_id == self._owner:
+        if owner is None or not self._has_new_owner():
             return
         known = str(self.version).encode()
         await self._writes.call(REGISTRY_SLOT, [_call(b"segmentd_inherit", known)], self._deadline())
@@ -248,6 +267,10 @@ class Registry:
             # What others have written there meanwhile may have versions that seem to be known.
             self.version = 0
         self._owner = owner.node_id
+
+    def _has_new_owner(self) -> bool:
+        owner = self._servers.owner_of(REGISTRY_SLOT)
+        return owner is not None and owner.node_id != self._owner
 
     def _deadline(self) -> float:
         return trio.current_time() + self._patience_seconds
