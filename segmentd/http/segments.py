@@ -4,7 +4,7 @@ Owns the wire form of segments and their preconditions. What a definition may be
 catalog's.
 
 Invariants:
-1. A write's precondition and the write itself are one step: writes take turns here.
+1. A write's precondition and the write itself are one step: writes of one segment take turns here.
 2. A revision is a strong ETag; `If-Match` and `If-None-Match` decide before anything is written.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -44,7 +45,9 @@ class SegmentsApi:
     def __init__(self, catalog: SegmentCatalog, rules: SegmentRules, limits: LimitsSettings) -> None:
         self._catalog = catalog
         self._rules = rules
-        self._writes = trio.Lock()
+        # Writes of one segment take turns, so that what a write is conditional on still holds when it is made. Writes
+        # of others do not wait for it: while a store is away, each would wait for all that came before.
+        self._turns: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
         self._bodies = BodyRules(
             accepted=(JSON_TYPE,),
             missing=JSON_TYPE,
@@ -71,7 +74,7 @@ class SegmentsApi:
         """201 created, 200 updated or unchanged; with the revision."""
         segment_id = self._id(request)
         definition = self._definition(request)
-        async with self._writes:
+        async with self._turn(segment_id):
             if_match = self._expected_revision(request, segment_id)
             segment, created = await self._catalog.put(segment_id, definition, if_match)
         location = (("location", f"/v3/segments/{segment_id}"),) if created else ()
@@ -86,12 +89,15 @@ class SegmentsApi:
     async def delete(self, request: Request) -> Answer:
         """200 with the ids that remain."""
         segment_id = self._id(request)
-        async with self._writes:
+        async with self._turn(segment_id):
             if segment_id not in self._catalog.segments:
                 raise SegmentNotFound(segment_id)
             if_match = self._expected_revision(request, segment_id)
             remaining = await self._catalog.delete(segment_id, if_match)
         return json_answer(200, {"segment_ids": remaining})
+
+    def _turn(self, segment_id: str) -> trio.Lock:
+        return self._turns.setdefault(segment_id, trio.Lock())
 
     def _id(self, request: Request) -> str:
         return normalise_segment_id(request.params["segment_id"], self._rules.segment_id_chars_max)
