@@ -161,7 +161,10 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
     listener = open_listener(settings)
     stopping, supervisor = trio.Event(), Supervisor(os.environ)
     async with trio.open_nursery() as stores:
-        parts = await _opened(settings, folder, listener, stores)
+        parts = await _opened_unless_stopped(settings, folder, listener, stores)
+        if parts is None:
+            listener.close()
+            return
         kind = parts.kind
         async with trio.open_nursery() as catalogs:
             async with trio.open_nursery() as watchers:
@@ -196,6 +199,28 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
         kind.close()
     kind.close_files()
     await parts.traces.aclose()
+
+
+async def _opened_unless_stopped(
+    settings: Settings, folder: DataFolder, listener: socket.socket, stores: trio.Nursery
+) -> _Parts | None:
+    """None: told to stop before the store was open, which may be long where a cluster is waited for."""
+    parts = None
+    async with trio.open_nursery() as opening:
+        await opening.start(_give_up_when_told, opening.cancel_scope)
+        parts = await _opened(settings, folder, listener, stores)
+        opening.cancel_scope.cancel()
+    return parts
+
+
+async def _give_up_when_told(
+    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            log.info("stopping", signal=signal.Signals(number).name)
+            scope.cancel()
 
 
 async def _watch_signals(
