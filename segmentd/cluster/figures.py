@@ -44,12 +44,16 @@ class Figures:
 
     async def run(self) -> None:
         """Until cancelled."""
+        failing = False
         while True:
             try:
                 self.identifiers, self.memberships = await self._counted()
                 self._facts = await self._reads.facts(self._asked)
+                failing = False
             except Unavailable as refusal:
-                log.warning("the cluster could not be counted", reason=refusal.message)
+                if not failing:
+                    log.warning("the cluster cannot be counted; metrics show what was", reason=refusal.message)
+                failing = True
             await trio.sleep(self._seconds)
 
     async def _counted(self) -> tuple[int, int]:

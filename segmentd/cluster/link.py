@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+import anyio
 import structlog
 import trio
 from coredis.connection import TCPConnection, TCPLocation
@@ -146,4 +147,6 @@ def _first(group: BaseExceptionGroup[Exception]) -> Exception:
 def _told(error: Exception) -> str:
     """The reason as far as the library knows one: it wraps what the system said."""
     cause = error.__cause__ or error
+    if isinstance(cause, anyio.BrokenResourceError | anyio.EndOfStream):
+        return "the server has ended the connection, as it does where only one side speaks TLS ([store] tls)"
     return str(cause) or type(cause).__name__
