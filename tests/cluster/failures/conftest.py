@@ -1,5 +1,6 @@
 """One cluster for all tests of this folder, made whole again after each; and nodes of segmentd over it."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -48,10 +49,11 @@ def heal(cluster: Cluster) -> None:
 def serve(tmp_path: Path, whole: Cluster) -> Iterator[Serve]:
     """Starts nodes over the cluster; their logs are looked at when the test is over."""
     started: list[Service] = []
+    numbers = itertools.count()
     with ExitStack() as stack:
 
         def start(count: int = 1, store: dict[str, Any] | None = None, **sections: dict[str, Any]) -> Service:
-            folder = tmp_path / f"service-{len(started)}"
+            folder = tmp_path / f"service-{next(numbers)}"
             folder.mkdir()
             service = stack.enter_context(Service(folder, whole, count, store or {}, **sections))
             started.append(service)

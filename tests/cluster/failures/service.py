@@ -171,9 +171,8 @@ def client_of(url: str, key: str = PUBLIC_KEY) -> httpx.Client:
 
 def is_member(client: httpx.Client, identifier: str, segment: str) -> bool:
     """What a query says now."""
-    query = (
-        f'{{ customer(fs_user_id: "{identifier}") {{ audiences(subset: ["{segment}"]) {{ edges {{ cursor }} }} }} }}'
-    )
+    subset = f'audiences(subset: ["{segment}"]) {{ edges {{ cursor }} }}'
+    query = f'{{ customer(fs_user_id: "{identifier}") {{ {subset} }} }}'
     answer = client.post("/v3/graphql", json={"query": query})
     assert answer.status_code == 200, answer.text
     body = answer.json()

@@ -50,20 +50,24 @@ def test_whatever_many_clients_ask_while_the_cluster_is_away_each_is_refused_in_
     service = serve(1, IMPATIENT)
     put_segment(service.urls[0], "before")
     whole.kill_all()
-    clients, numbers = 12, count()
+    clients, numbers = 8, count()
 
-    def ask(act: str) -> tuple[int, float]:
+    def ask(act: str) -> tuple[str, int, float]:
         began = time.monotonic()
         with client_of(service.urls[0], PRIVATE_KEY) as client:
-            answer = asked(client, act, f"new_{next(numbers)}")
-        assert int(answer.headers["retry-after"]) > 0
-        return answer.status_code, time.monotonic() - began
+            try:
+                answer = asked(client, act, f"new_{next(numbers)}")
+            except httpx.TimeoutException:
+                return act, 0, time.monotonic() - began
+        if answer.status_code == 503:
+            assert int(answer.headers["retry-after"]) > 0
+        return act, answer.status_code, time.monotonic() - began
 
     kinds = ("segment", "event", "audience", "members", "forget", "delete")
     with ThreadPoolExecutor(clients * len(kinds)) as pool:
         answers = list(pool.map(ask, kinds * clients))
-    assert {status for status, _ in answers} == {503}
-    slowest = max(seconds for _, seconds in answers)
+    assert {(act, status) for act, status, _ in answers} == {(act, 503) for act in kinds}
+    slowest = max(seconds for _, _, seconds in answers)
     tell("many clients while the cluster is away", requests=len(answers), slowest_answer_seconds=slowest)
     # One after the other they would take as long as all of them together.
     assert slowest < clients * PATIENCE_SECONDS / 2
@@ -104,7 +108,7 @@ def resident_bytes(service: Service) -> int:
 def test_a_crowd_on_a_part_that_is_away_is_refused_early_and_memory_is_bounded(whole: Cluster, serve: Serve) -> None:
     # A queue of some requests; a master that is frozen with its replicas, so that nobody takes over.
     queue = {"group_changes_max": 500, "commit_queue_changes_max": 2_000}
-    service = serve(1, IMPATIENT, runtime=queue)
+    service = serve(1, IMPATIENT, runtime=queue, imports={"slice_changes": 500})
     url = service.urls[0]
     put_segment(url, "crowd")
     with client_of(url) as client:
