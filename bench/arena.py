@@ -50,26 +50,26 @@ IDLE_SECONDS_MAX = 120.0
 class Arena:
     """Runs work on contestants. seconds: whole, of one measurement. scratch: for files that wrk reads."""
 
-    def __init__(self, scratch: Path, server_cpus: Sequence[int], load_cpus: Sequence[int], seconds: int) -> None:
+    def __init__(
+        self, scratch: Path, server_cpus: Sequence[int], load_cpus: Sequence[int], seconds: int, *, first_run: int = 0
+    ) -> None:
+        """first_run: where several send to one store at once, each begins far from the others."""
         self._scratch = scratch
         self._server_cpus = server_cpus
         self._load_cpus = load_cpus
         self._seconds = seconds
-        self._runs = 0
+        self._runs = first_run
         self._work_files: dict[tuple[str, QueryWork, int], Path] = {}
 
     def load(self, contestant: Contestant, memberships: int) -> None:
         """Bring the world in, wait until the contestant has calmed down, and check a sample."""
-
-        def send() -> None:
-            arguments = ["members", LOAD_BATCH, 0, memberships, MEMBERS_TS_MS, 0]
-            load = self._start(contestant, EVENTS, "events.lua", arguments, LOAD_CONNECTIONS, LOAD_SECONDS_MAX)
-            outcome = load.finish()
-            if outcome.refused or outcome.errors:
-                raise BenchError(f"{contestant.name}: loading met {outcome.refused} refusals, {outcome.errors} errors")
-
-        contestant.load(memberships, send)
+        contestant.load(memberships, lambda: self._send_members(contestant, memberships))
         wait_until_idle(contestant)
+        self._check_members(contestant, memberships)
+
+    def load_restless(self, contestant: Contestant, memberships: int) -> None:
+        """The same for one that always has something to do, such as looking after a cluster."""
+        contestant.load(memberships, lambda: self._send_members(contestant, memberships))
         self._check_members(contestant, memberships)
 
     def queries(self, contestant: Contestant, work: QueryWork, memberships: int) -> dict[str, float]:
@@ -106,6 +106,13 @@ class Arena:
             values["events_per_second"] = outcome.per_second * work.events.batch
         self._check_ingest(contestant, work.events, first, outcome)
         return values
+
+    def _send_members(self, contestant: Contestant, memberships: int) -> None:
+        arguments = ["members", LOAD_BATCH, 0, memberships, MEMBERS_TS_MS, 0]
+        load = self._start(contestant, EVENTS, "events.lua", arguments, LOAD_CONNECTIONS, LOAD_SECONDS_MAX)
+        outcome = load.finish()
+        if outcome.refused or outcome.errors:
+            raise BenchError(f"{contestant.name}: loading met {outcome.refused} refusals, {outcome.errors} errors")
 
     def _start(
         self,

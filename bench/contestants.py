@@ -104,7 +104,7 @@ class Segmentd(Contestant):
         self,
         name: str,
         describes: str,
-        overrides: Mapping[str, Mapping[str, bool | int]],
+        overrides: Mapping[str, Mapping[str, object]],
         program: Sequence[str | Path] = ("segmentd",),
     ) -> None:
         super().__init__()

@@ -70,7 +70,7 @@ function clusterCards({ store, cluster, commits }) {
       ["Partitions without an owner", `${count(cluster.partitions_away)} of ${count(cluster.partitions)}`],
       ["Registry read", `${duration(cluster.registry_age_seconds)} ago (version ${count(cluster.registry_version)})`],
       ["Sent again", retried.length ? retried.map(([reason, times]) => `${reason} ${count(times)}`).join(", ") : "nothing since the start"],
-    ],
+    ]),
     card("Outbox", commits.failures ? "bad" : "good", "What this node sent lately, to give it back to new owners.", [
       ["Held", bytes(cluster.outbox_bytes)],
       ["Requests waiting to be sent", count(store.commits_waiting)],

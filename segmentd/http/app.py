@@ -127,6 +127,7 @@ def build_app(
     event_rules, segment_rules = _rules(settings, schema)
     events = EventsApi(store, event_rules, settings.limits, telemetry, clock, interludes)
     graphql = GraphQLApi(engine, settings.limits, reader.settled, awaited)
+    operations = OperationsApi(readiness, telemetry, document(settings), sdl_of(schema), elsewhere, insight.cluster)
     routes = [
         *_api_routes(settings, events, SegmentsApi(catalog, segment_rules, settings.limits), graphql),
         *_import_routes(settings, ImportsApi(imports.uploads, imports.jobs, imports.importer, event_rules, clock)),
@@ -135,9 +136,7 @@ def build_app(
         *ComplianceApi(forgetting, schema, settings.compliance, clock).routes(),
         *CustomersApi(insight.memberships_of, catalog, schema, imports.jobs, settings.limits).routes(),
         *_status(settings, readiness, insight, clock).routes(),
-        *_operation_routes(
-            OperationsApi(readiness, telemetry, document(settings), sdl_of(schema), elsewhere, insight.cluster)
-        ),
+        *_operation_routes(operations),
         *(ConsoleApi().routes() if settings.console.enabled else ()),
     ]
     edge = Edge(

@@ -36,7 +36,7 @@ def test_health_shows_the_cluster_and_nothing_of_a_journal(
     console: Page, server: ServerProcess, small_cluster: Cluster
 ) -> None:
     console.get_by_role("link", name="Health").click()
-    expect(console.get_by_role("heading", name="Cluster well")).to_be_visible()
+    expect(console.get_by_role("heading", name="Cluster well", exact=True)).to_be_visible()
     expect(console.get_by_role("heading", name="Outbox well")).to_be_visible()
     for missing in ("Journal", "Checkpoints"):
         expect(console.get_by_role("heading", name=missing)).to_have_count(0)
@@ -53,7 +53,7 @@ def test_health_shows_the_cluster_and_nothing_of_a_journal(
     expect(row).to_contain_text("no")
     shot(console, "cluster-frozen")
     frozen.thaw()
-    expect(console.get_by_role("heading", name="Cluster well")).to_be_visible()
+    expect(console.get_by_role("heading", name="Cluster well", exact=True)).to_be_visible()
 
 
 def test_segments_audiences_and_people_are_shown_as_ever(console: Page, server: ServerProcess) -> None:
@@ -61,6 +61,6 @@ def test_segments_audiences_and_people_are_shown_as_ever(console: Page, server: 
     console.get_by_role("link", name="Customers").click()
     console.get_by_label("Value").fill("u-7")
     console.get_by_role("button", name="Look up").click()
-    expect(console.get_by_role("cell", name="red", exact=True)).to_be_visible()
+    expect(console.get_by_role("table")).to_contain_text("red")
     with server.client(server.private_key) as client:
         wait_until(lambda: client.get("/v3/status").json()["store"]["identifiers"] == 50)

@@ -25,9 +25,10 @@ def embedded(folder: Path) -> ServerProcess:
     return ServerProcess(folder, {"storage": {"path": str(folder / "data")}})
 
 
-def node_of(cluster: Cluster, folder: Path) -> ServerProcess:
+def node_of(cluster: Cluster, folder: Path, *, outbox_seconds: float = 1) -> ServerProcess:
+    """outbox_seconds: short, so that forgetting is done soon."""
     folder.mkdir()
-    store = {"kind": "cluster", "addresses": cluster.addresses, "outbox_seconds": 1}
+    store = {"kind": "cluster", "addresses": cluster.addresses, "outbox_seconds": outbox_seconds}
     return ServerProcess(folder, {"storage": {"path": str(folder / "data")}, "store": store})
 
 

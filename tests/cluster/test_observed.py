@@ -17,7 +17,7 @@ from tests.sources import ROOT
 
 @pytest.fixture
 def node(own_cluster: Cluster, tmp_path: Path) -> Iterator[ServerProcess]:
-    with node_of(own_cluster, tmp_path / "node") as server:
+    with node_of(own_cluster, tmp_path / "node", outbox_seconds=60) as server:
         yield server
 
 
