@@ -1,4 +1,4 @@
-"""`segmentd keys`: create, list and revoke API keys in the data folder."""
+"""`segmentd keys`: create, list and revoke API keys, in the data folder or in the cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def keys() -> None:
     """Create, list and revoke API keys.
 
     A "public" key sends events and reads GraphQL: it is meant for SDKs and web pages. A "private" key may do
-    everything. Keys are in keys.json in the data folder, as hashes; a running server sees a change within a second.
+    everything. Keys are in keys.json in the data folder, or in the cluster, as hashes; a running server sees a change
+    within a second.
 
     \b
     To rotate a key: create the new one, move the clients over, revoke the old one.

@@ -68,7 +68,7 @@ function clusterCards({ store, cluster, commits }) {
     card("Cluster", cluster.partitions_away || silent || cluster.registry_age_seconds > 5 ? "bad" : "good", "Where memberships are; it shards, replicates and fails over.", [
       ["Servers that answer", `${count(cluster.servers.length - silent)} of ${count(cluster.servers.length)}`],
       ["Partitions without an owner", `${count(cluster.partitions_away)} of ${count(cluster.partitions)}`],
-      ["Registry read", `${duration(cluster.registry_age_seconds)} ago (version ${count(cluster.registry_version)})`],
+      ["Registry read", `${duration(cluster.registry_age_seconds)} ago`],
       ["Sent again", retried.length ? retried.map(([reason, times]) => `${reason} ${count(times)}`).join(", ") : "nothing since the start"],
     ]),
     card("Outbox", commits.failures ? "bad" : "good", "What this node sent lately, to give it back to new owners.", [
