@@ -127,7 +127,6 @@ def build_app(
     event_rules, segment_rules = _rules(settings, schema)
     events = EventsApi(store, event_rules, settings.limits, telemetry, clock, interludes)
     graphql = GraphQLApi(engine, settings.limits, reader.settled, awaited)
-    operations = OperationsApi(readiness, telemetry, document(settings), sdl_of(schema), elsewhere, insight.cluster)
     routes = [
         *_api_routes(settings, events, SegmentsApi(catalog, segment_rules, settings.limits), graphql),
         *_import_routes(settings, ImportsApi(imports.uploads, imports.jobs, imports.importer, event_rules, clock)),
@@ -136,7 +135,7 @@ def build_app(
         *ComplianceApi(forgetting, schema, settings.compliance, clock).routes(),
         *CustomersApi(insight.memberships_of, catalog, schema, imports.jobs, settings.limits).routes(),
         *_status(settings, readiness, insight, clock).routes(),
-        *_operation_routes(operations),
+        *_operation_routes(_operations(settings, schema, readiness, telemetry, elsewhere, insight.cluster)),
         *(ConsoleApi().routes() if settings.console.enabled else ()),
     ]
     edge = Edge(
@@ -183,6 +182,17 @@ def _status(settings: Settings, readiness: Readiness, insight: Insight, clock: C
         cluster=insight.cluster,
         clock=clock,
     )
+
+
+def _operations(
+    settings: Settings,
+    schema: IdentifierSchema,
+    readiness: Readiness,
+    telemetry: Telemetry,
+    elsewhere: Elsewhere | None,
+    cluster: SeesCluster | None,
+) -> OperationsApi:
+    return OperationsApi(readiness, telemetry, document(settings), sdl_of(schema), elsewhere, cluster)
 
 
 def _rules(settings: Settings, schema: IdentifierSchema) -> tuple[EventRules, SegmentRules]:
