@@ -71,11 +71,11 @@ class Importer:
 
     async def cancel(self, job: ImportJob) -> bool:
         """End a job before its floor is raised; what is qualified by then stays. False if it is too late."""
-        if job.state == "queued":
+        if job.state == "queued" and not self._jobs.is_ending(job):
             await self._end(job, "cancelled")
         elif self._cancellable is not None and self._cancellable[0] == job.id:
             self._cancellable[1].cancel()
-        elif not job.is_ended:
+        elif not self._jobs.is_ending(job):
             return False
         await self._jobs.ended(job)
         return job.state == "cancelled"
@@ -204,12 +204,10 @@ class Importer:
         return WholeList(job.audience_id, number, job.as_of_ms, job.created_ms, job.kind_number, staged)
 
     async def _end(self, job: ImportJob, state: State, reason: str | None = None) -> None:
-        job.state, job.reason, job.finished_ms = state, reason, _now_ms()
-        if state == "completed":
-            job.progress = 1.0
+        progress = 1.0 if state == "completed" else job.progress
         log.info("import ended", job=job.id, audience=job.audience_id, state=state, reason=reason)
         with trio.CancelScope(shield=True):
-            await self._jobs.save(job)
+            await self._jobs.end(job, state=state, reason=reason, finished_ms=_now_ms(), progress=progress)
 
     async def _number(self, job: ImportJob) -> int:
         number = await self._lists.number(job.audience_id)

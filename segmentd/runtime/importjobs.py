@@ -5,6 +5,7 @@ looks sees all; what runs, waits, ends and is counted is of this node. Never cha
 """
 
 from collections.abc import Callable, Container, Iterator, Mapping
+from typing import Any
 
 import msgspec
 import structlog
@@ -123,25 +124,41 @@ class ImportJobs:
 
     async def save(self, job: ImportJob) -> None:
         """Make the job's present state durable, however long it takes."""
-        encoded, ended = msgspec.json.encode(job), job.is_ended
+        self._shown(job)
+        await self._written(job)
+        self._changed_here(job.id)
+
+    async def end(self, job: ImportJob, **fields: Any) -> None:
+        """End a job with these fields, and show them only when they are durable, however long it takes.
+
+        A crash meanwhile repeats the job, perhaps with another end; nobody may have seen the first one by then.
+        """
+        self._ending.add(job.id)
+        await self._written(msgspec.structs.replace(job, **fields))
+        for name, value in fields.items():
+            setattr(job, name, value)
+        self._shown(job)
+        self._changed_here(job.id)
+        self._ending.discard(job.id)
+        self._count(job)
+        await self._tell()
+
+    def _shown(self, job: ImportJob) -> None:
         if self.watch is not None:
             self.watch(job)
-        if ended:
-            self._ending.add(job.id)
+
+    async def _written(self, job: ImportJob) -> None:
+        encoded = msgspec.json.encode(job)
         while True:
             try:
                 await in_thread(self.folder.write, job.id, encoded)
-                if ended:
+                if job.is_ended:
                     await in_thread(self.folder.drop_staged, job.id)
-                break
             except OSError as error:
                 log.error("an import job cannot be saved; trying again", job=job.id, reason=str(error))
                 await trio.sleep(_RETRY_SECONDS)
-        self._changed_here(job.id)
-        if ended:
-            self._ending.discard(job.id)
-            self._count(job)
-            await self._tell()
+            else:
+                return
 
     def _count(self, job: ImportJob) -> None:
         self.ended_states[job.state] += 1
@@ -153,11 +170,15 @@ class ImportJobs:
         states = [job.state for job in self._jobs.values()]
         return states.count("running"), states.count("queued")
 
+    def is_ending(self, job: ImportJob) -> bool:
+        """Whether its end is decided, shown already or not."""
+        return job.is_ended or job.id in self._ending
+
     async def next(self) -> ImportJob:
         """The job to run now, the one that a stop has interrupted or else the oldest; waits for one."""
         async with self._changed:
             while True:
-                if waiting := [job for job in self._jobs.values() if not job.is_ended]:
+                if waiting := [job for job in self._jobs.values() if not self.is_ending(job)]:
                     # An upload that began before the interrupted one may have ended after it: its job has the older id.
                     # If it ran in between, its floor could void what the interrupted one found when it was checked.
                     return min(waiting, key=lambda job: (job.state != "running", job.id))

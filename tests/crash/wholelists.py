@@ -192,11 +192,13 @@ def jobs(client: httpx.Client) -> list[dict[str, Any]]:
 
 
 def all_ended(client: httpx.Client) -> dict[str, dict[str, Any]]:
-    """Wait until every import has ended; all of them, by id."""
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    found = jobs(client)
+    """Wait until every import has ended, for as long as one of them goes on; all of them, by id."""
+    before: list[tuple[str, float]] = []
+    found, deadline = jobs(client), 0.0
     while any(job["state"] not in ENDED for job in found):
-        assert time.monotonic() < deadline, f"imports do not end: {found}"
+        if (now := [(job["state"], job["progress"]) for job in found]) != before:
+            before, deadline = now, time.monotonic() + WAIT_SECONDS_MAX
+        assert time.monotonic() < deadline, f"imports do not go on: {found}"
         time.sleep(0.02)
         found = jobs(client)
     return {job["id"]: job for job in found}
