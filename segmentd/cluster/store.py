@@ -38,6 +38,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 OUTBOX_FOLDER: Final = "outbox"
 _DELETE_TRIES_MAX: Final = 50
+_HEALTH_SECONDS_MIN: Final = 1.0
+"""People and load balancers look no oftener, and each round asks every server."""
 
 
 class ClusterStore(AwaitedReader):
@@ -138,7 +140,7 @@ class ClusterStore(AwaitedReader):
             self.reads,
             self._outbox.bytes_held,
             (connected.writes, connected.reads),
-            seconds=store.layout_seconds,
+            seconds=max(_HEALTH_SECONDS_MIN, store.layout_seconds),
         )
         self.figures = Figures(connected, self.audiences, self.reads, store.figures_seconds)
 

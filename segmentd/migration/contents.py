@@ -3,8 +3,8 @@
 All of it is in memory at once, as it is in every node; memberships are not, they pass by in pieces.
 """
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -20,7 +20,8 @@ PIECE_IDENTIFIERS: Final = 2_000
 Held = Mapping[str, int]
 """audience id → `v`, all decisions about one identifier, disqualified ones too."""
 Row = tuple[bytes, Held]
-T = TypeVar("T")
+_Part = tuple[str, Mapping[str, Any], Mapping[str, Any], Callable[[Any, Any], bool]]
+"""(what, of the source, of the target, whether the target's is as good where it is another one)"""
 
 
 class MigrationError(Exception):
@@ -38,6 +39,10 @@ class Audience(NamedTuple):
     import_floor: int
     """Of its latest whole list."""
     last_event_ms: int
+
+
+_MERGED: Final = (1, 3, 4)
+"""Fields of an audience of which the larger one stays: floors, and the time of the last event."""
 
 
 class Contents(msgspec.Struct):
@@ -110,18 +115,20 @@ class Differences:
             self.listed.append(text)
 
 
-def compare_contents(source: Contents, target: Contents, differences: Differences) -> None:
-    """Everything of the source must be in the target, as it is."""
-    parts: tuple[tuple[str, Mapping[str, object], Mapping[str, object]], ...] = (
-        ("audience", source.audiences, target.audiences),
-        ("segment", source.segments, target.segments),
-        ("key", source.keys, target.keys),
-        ("forgotten", _named(source.forgotten), _named(target.forgotten)),
-        ("import", {job.id: job for job in source.jobs}, {job.id: job for job in target.jobs}),
+def compare_contents(source: Contents, target: Contents, differences: Differences, *, exact: bool) -> None:
+    """Everything of the source must be in the target, as it is; or later than that, where `exact` is not wanted."""
+    parts: tuple[_Part, ...] = (
+        ("audience", source.audiences, target.audiences, _audience_is_later),
+        ("segment", source.segments, target.segments, _segment_is_later),
+        ("key", source.keys, target.keys, _is_there),
+        ("forgotten", _named(source.forgotten), _named(target.forgotten), _number_is_later),
+        ("import", {job.id: job for job in source.jobs}, {job.id: job for job in target.jobs}, _is_there),
     )
-    for what, ours, theirs in parts:
-        for name, value in _missing(ours, theirs):
-            differences.add(f"{what} {name}: {_shown(value)} in the source, {_shown(theirs.get(name))} in the target")
+    for what, ours, theirs, is_later in parts:
+        for name, value in sorted(ours.items()):
+            found = theirs.get(name)
+            if found != value and (exact or found is None or not is_later(value, found)):
+                differences.add(f"{what} {name}: {_shown(value)} in the source, {_shown(found)} in the target")
 
 
 def compare_counts(source: Counts, target: Counts, differences: Differences) -> None:
@@ -150,12 +157,27 @@ def shown_key(key: bytes) -> str:
     return f"#{key[0]}:{key[1:].decode(errors='replace')!r}"
 
 
-def _named(marks: Mapping[bytes, int]) -> dict[str, object]:
+def _named(marks: Mapping[bytes, int]) -> dict[str, int]:
     return {mark.hex(): forgotten_ms for mark, forgotten_ms in marks.items()}
 
 
-def _missing(ours: Mapping[str, T], theirs: Mapping[str, T]) -> Iterator[tuple[str, T]]:
-    return ((name, value) for name, value in sorted(ours.items()) if theirs.get(name) != value)
+def _audience_is_later(ours: Audience, theirs: Audience) -> bool:
+    # One that was deleted here may live there; what the deletion has left must be there all the same.
+    lives = theirs.is_living or not ours.is_living
+    return lives and all(theirs[place] >= ours[place] for place in _MERGED)
+
+
+def _segment_is_later(ours: SegmentRecord, theirs: SegmentRecord) -> bool:
+    # Two different definitions may have the same revision; the one that was there first stays.
+    return (theirs.revision, theirs.definition is None) >= (ours.revision, ours.definition is None)
+
+
+def _number_is_later(ours: int, theirs: int) -> bool:
+    return theirs >= ours
+
+
+def _is_there(_ours: object, _theirs: object) -> bool:
+    return True
 
 
 def _shown(value: object) -> str:

@@ -123,7 +123,7 @@ async def _moved(source: Side, target: Side, wishes: Wishes, progress: Progress)
             await target.merge([(_renumbered(key, numbers), held) for key, held in rows])
     await target.finish(contents)
     compared = await _compared(source, target, numbers, wishes, counts, progress, differences)
-    compare_contents(contents, await target.contents(), differences)
+    compare_contents(contents, await target.contents(), differences, exact=not wishes.merge)
     if not wishes.merge:
         compare_counts(counts, await target.counts(), differences)
     return Report(source.place, target.place, contents, counts, compared, differences)

@@ -212,6 +212,28 @@ def test_a_data_folder_that_is_served_is_refused(fresh_cluster: Cluster, tmp_pat
     assert "another segmentd process uses this folder" in refused.stderr
 
 
+def test_merging_keeps_the_later_decision_and_what_was_there(fresh_cluster: Cluster, tmp_path: Path) -> None:
+    origin, node = embedded(tmp_path / "embedded"), node_of(fresh_cluster, tmp_path / "node")
+    with origin, origin.client(origin.private_key) as client:
+        send(client, [event("red", ("fs_user_id", user, TS)) for user in ("both", "ours")])
+        origin.terminate()
+    with node, node.client(node.private_key) as client:
+        send(client, [event("red", ("fs_user_id", "both", TS + 5), "disqualify")])
+        send(client, [event("red", ("fs_user_id", "theirs", TS))])
+        node.terminate()
+    refused = migrate(origin, node)
+    assert refused.returncode == 1
+    assert "holds something already" in refused.stderr
+    merged = migrate(origin, node, "--merge")
+    assert merged.returncode == 0, merged.stdout + merged.stderr
+    with node, node.client(node.private_key) as client:
+        assert client.get("/v3/audiences/red").json()["size"] == 2
+        found = client.post("/v3/customers/lookup", json={"fs_user_id": "both"}).json()["memberships"]
+        assert [(each["state"], each["updated_at"]) for each in found] == [("not_qualified", TS + 5)]
+        node.terminate()
+    assert segmentd("check", "--config", str(node.config)).returncode == 0
+
+
 def test_two_of_a_kind_are_refused(tmp_path: Path) -> None:
     refused = migrate(embedded(tmp_path / "one"), embedded(tmp_path / "two"))
     assert refused.returncode == 1
