@@ -8,6 +8,7 @@ Of coredis only the connection is used (parsing, TLS, authentication, pipelining
 by themselves what is repeated where, and here that is what safety rests on.
 """
 
+import logging
 import ssl
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -19,6 +20,8 @@ from coredis.connection import TCPConnection, TCPLocation
 from coredis.exceptions import BusyLoadingError, ConnectionError  # the library's own
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+# The library logs an error for each attempt to connect to a server that does not answer; here that is a `problem`.
+logging.getLogger("coredis").setLevel(logging.CRITICAL)
 
 _PAUSE_SECONDS_FIRST: Final = 0.05
 _PAUSE_SECONDS_MAX: Final = 1.0
