@@ -63,8 +63,10 @@ def replicas_checked(layout: Layout, replicas_min: int) -> Checked:
                 f"{address}: has {count} replicas; {wanted} are needed with [store] replicas_acknowledged_min ="
                 f" {replicas_min}, or writing stops when one of them fails"
             )
-    # A server that comes back is a replica of some primary again, whose it was or who has replaced it.
-    is_passing = missing <= len(layout.absent)
+    # A server that comes back is a replica of some primary again, whose it was or who has replaced it; and those of one
+    # that was just replaced follow the new one in a moment.
+    following = sum(len(those) for node_id, those in layout.replicas.items() if node_id not in layout.primaries)
+    is_passing = missing <= len(layout.absent) + following
     checked = Checked([] if is_passing else short, short if is_passing else [])
     if not replicas_min:
         checked.weak.append("[store] replicas_acknowledged_min = 0: what a primary alone has is lost with it")

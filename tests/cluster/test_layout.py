@@ -210,3 +210,8 @@ def test_a_primary_may_lack_as_many_replicas_as_servers_are_away_and_no_more() -
     ((problem,), _) = replicas_checked(layout, 3)
     assert "h:1: has 1 replicas; 3 are needed" in problem
     assert seen(view.replace("master,fail", "master")).absent == ()
+    # A moment after an election the other replica still follows the one that was replaced.
+    layout = seen(view.replace(f"slave {A}", f"slave {C}"))
+    weak, (passing,) = replicas_checked(layout, 1)
+    assert not weak
+    assert "h:1: has 0 replicas; 2 are needed" in passing
