@@ -53,7 +53,8 @@ def main(arguments: Sequence[str]) -> int:
         with tempfile.TemporaryDirectory(prefix="bench-") as scratch, Cluster(Path(scratch) / "cluster") as cluster:
             lines = list(_measured(Path(scratch), cluster, options))
             facts = [f"- {name}: {value}" for name, value in machine.facts().items()]
-            facts.append(f"- servers: 3 x 3, {cluster.engine}")
+            version = ".".join(map(str, cluster.engine.version))
+            facts.append(f"- servers: 3 x 3, {cluster.engine.product} {version}")
     except (BenchError, AssertionError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

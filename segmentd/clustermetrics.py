@@ -63,7 +63,7 @@ class ClusterMetrics:
         report = self._report()
         servers = GaugeMetricFamily(
             "segmentd_cluster_servers",
-            "Servers of the cluster that are not known to be dead, by role and whether they answer.",
+            "Servers of the cluster, by role and whether they answer.",
             labels=["role", "answers"],
         )
         for role in ("primary", "replica"):

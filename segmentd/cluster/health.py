@@ -92,6 +92,10 @@ class Health:
             answers = owner.address not in self._silent
             found.append(ServerHealth(str(owner.address), "primary", answers, owned[node_id], len(replicas)))
             found += [ServerHealth(str(address), "replica", address not in self._silent, 0, 0) for address in replicas]
+        found += [
+            ServerHealth(str(address), "primary" if of == "-" else "replica", False, 0, 0)
+            for address, of in layout.dead.items()
+        ]
         return found
 
     def _owners(self) -> list[Owner | None]:

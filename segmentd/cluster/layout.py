@@ -12,7 +12,8 @@ from segmentd.cluster.link import Address
 
 _FIELDS_MIN = 8
 _UNREACHABLE = frozenset({"noaddr", "handshake"})
-_DEAD = frozenset({"fail", "fail?"})
+_FAILED = "fail"
+_DEAD = frozenset({_FAILED, "fail?"})
 
 
 class Owner(NamedTuple):
@@ -32,7 +33,9 @@ class Layout(NamedTuple):
     primaries: Mapping[str, Owner]
     """node id → every primary that owns a slot."""
     absent: tuple[Address, ...] = ()
-    """Servers that are known to be dead and own nothing: replicas, or primaries that were replaced."""
+    """Servers that seem dead and own nothing: replicas, or primaries that were replaced."""
+    dead: Mapping[Address, str] = {}  # never changed
+    """Servers that are known to be dead, → the primary that they followed, "-" where they were one."""
 
     def addresses(self) -> set[Address]:
         """Every server that is known and not known to be dead."""
@@ -58,8 +61,8 @@ class Told(NamedTuple):
     claims: frozenset[tuple[int, Owner, int, int]]
     """(epoch, who, first slot, last slot)."""
     replicas: Mapping[str, tuple[Address, ...]]
-    dead: frozenset[tuple[str, Address]] = frozenset()
-    """(node id, address) of servers that are known to be dead."""
+    dead: frozenset[tuple[str, Address, str, bool]] = frozenset()
+    """(node id, address, the primary that it followed or "-", whether more than one says so) of servers that seem dead."""
 
 
 def is_view(asked: Address, text: str) -> bool:
@@ -83,7 +86,11 @@ def told_by(views: Iterable[tuple[Address, str]]) -> Told:
                 latest[node.node_id] = node
             owner = Owner(node.node_id, node.address)
             claims.update((node.epoch, owner, first, last) for first, last in node.slots)
-    dead = frozenset((node.node_id, node.address) for node in latest.values() if node.flags & _DEAD)
+    dead = frozenset(
+        (node.node_id, node.address, node.primary_id, _FAILED in node.flags)
+        for node in latest.values()
+        if node.flags & _DEAD
+    )
     return Told(frozenset(claims), _replicas(latest.values()), dead)
 
 
@@ -94,8 +101,10 @@ def layout_of(told: Told) -> Layout:
         found.update(dict.fromkeys(range(first, last + 1), owner))
     owners = {id(owner): owner for owner in found.values()}
     primaries = {owner.node_id: owner for owner in owners.values()}
-    absent = tuple(sorted(address for node_id, address in told.dead if node_id not in primaries))
-    return Layout(found, told.replicas, primaries, absent)
+    away = [one for one in sorted(told.dead) if one[0] not in primaries]
+    absent = tuple(sorted(address for _, address, _, _ in away))
+    dead = {address: primary_id for _, address, primary_id, has_failed in away if has_failed}
+    return Layout(found, told.replicas, primaries, absent, dead)
 
 
 def _replicas(nodes: Iterable[_Node]) -> dict[str, tuple[Address, ...]]:

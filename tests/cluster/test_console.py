@@ -45,7 +45,7 @@ def test_health_shows_the_cluster_and_nothing_of_a_journal(
     servers = console.get_by_role("table").locator("tbody tr")
     expect(servers).to_have_count(9)
     shot(console, "cluster")
-    # Frozen, it is not known to be dead for a while, and does not answer.
+    # Whether or not the others have noticed yet.
     frozen = next(node for node in small_cluster.replicas_of(small_cluster.masters()[0]))
     frozen.freeze()
     expect(console.get_by_role("heading", name="Cluster look here")).to_be_visible()

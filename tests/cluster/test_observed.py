@@ -82,6 +82,8 @@ def test_a_primary_that_dies_shows_and_leaves_the_node_ready(node: ServerProcess
         send(client, [event("red", ("fs_user_id", f"u-{number}", TS + 1)) for number in range(100)])
         seen = metrics(client)
         assert seen['segmentd_cluster_servers{answers="yes",role="primary"}'] == 3
+        assert len(status(client)["cluster"]["servers"]) == 9
+        assert sum(not server["answers"] for server in status(client)["cluster"]["servers"]) == 1
         assert sum(value for name, value in seen.items() if name.startswith("segmentd_cluster_retries_total")) > 0
         assert status(client)["cluster"]["last_recovery_at"] is not None
 
