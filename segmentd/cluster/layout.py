@@ -62,7 +62,7 @@ class Told(NamedTuple):
     """(epoch, who, first slot, last slot)."""
     replicas: Mapping[str, tuple[Address, ...]]
     dead: frozenset[tuple[str, Address, str, bool]] = frozenset()
-    """(node id, address, the primary that it followed or "-", whether more than one says so) of servers that seem dead."""
+    """(node id, address, the primary that it followed or "-", whether most say so) of servers that seem dead."""
 
 
 def is_view(asked: Address, text: str) -> bool:
