@@ -40,7 +40,7 @@ from segmentd.telemetry import Telemetry
 from segmentd.tracedparts import Traces
 
 # What only one kind of store has in its data folder.
-_EMBEDDED_ALONE: Final = "index*"
+_EMBEDDED_ALONE: Final = "index*/data.mdb"
 _CLUSTER_ALONE: Final = "outbox"
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)

@@ -62,6 +62,7 @@ class Outbox:
         self._reading = 0
         if not numbers:
             self._rotate()
+        self._thread.start()
 
     async def append(self, changes: Sequence[Sent] = (), entries: Sequence[Entry] = ()) -> None:
         """Returns when they are on disk. Raises StoreFullError, StoreFailureError."""

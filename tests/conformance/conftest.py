@@ -1,4 +1,4 @@
-"""Fixtures of the conformance tests: one server for each module, and the published JavaScript clients.
+"""Fixtures of the conformance tests: a server for each module and kind of store, and the published JavaScript clients.
 
 Node is optional for a developer and not for CI: without it the tests that need it say what they skip, and with
 `CI=true` they fail.
@@ -8,19 +8,31 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.serverprocess import PROGRAMS, ServerProcess, log_shown
+from tests.cluster.cluster import Cluster
+from tests.cluster.conftest import NONE_HERE
+from tests.cluster.engines import find_engine
+from tests.serverprocess import ServerProcess, log_shown
 
 JAVASCRIPT = Path(__file__).parent / "js"
 
 
-@pytest.fixture(scope="module", params=PROGRAMS)
+@pytest.fixture(scope="module", params=["embedded", "cluster"])
 def module_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One running server of each kind for the tests of a module; they must not share identifiers or segments."""
-    with ServerProcess(tmp_path_factory.mktemp("server"), program=request.param) as server:
+    """A server over each kind of store for the tests of a module; they must not share identifiers or segments."""
+    folder = tmp_path_factory.mktemp("server")
+    with ExitStack() as stack:
+        sections: dict[str, dict[str, object]] = {}
+        if request.param == "cluster":
+            if find_engine() is None:
+                pytest.skip(NONE_HERE)
+            cluster = stack.enter_context(Cluster(folder / "cluster"))
+            sections["store"] = {"kind": "cluster", "addresses": cluster.addresses}
+        server = stack.enter_context(ServerProcess(folder, sections))
         yield server
         server.terminate()
 
