@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import aims, cluster, followers, imports, machine, overload, report, sustained, waits
+from bench import aims, cluster, collecting, followers, imports, machine, overload, report, sustained, waits
 from bench.contestants import Contestant, Peer, choose
 from bench.measurements import Results
 from bench.parts import PARTS, Plan, Run, say
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     alone = {
         "cluster": cluster.main,
+        "collecting": collecting.main,
         "followers": followers.main,
         "imports": imports.main,
         "overload": overload.main,

@@ -3,11 +3,13 @@
 graphql-core coerces all variables first and refuses the request if one does not fit. A plan takes values that are
 plainly of their type and doubts all others, so that the executor decides what they are.
 
-Invariant: what a reader returns is what graphql-core would pass to the resolver.
+Invariants:
+1. What a reader returns is what graphql-core would pass to the resolver.
+2. Readers are nothing that the garbage collector has to look through (`plans.py` says why).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from graphql import (
     FieldNode,
@@ -28,10 +30,11 @@ from graphql import (
     get_nullable_type,
     is_list_type,
 )
+from msgspec import Struct
 
 Variables = Mapping[str, Any]
-Read = Callable[[Variables], Any]
-"""Raw variables → the argument's value, or ABSENT. Raises DoubtError."""
+Check = Callable[[Any], Any]
+"""Passes on a value that is plainly of its type. Raises DoubtError."""
 
 ABSENT: Final = object()
 """The argument is not passed: its variable has no value."""
@@ -42,19 +45,58 @@ class DoubtError(Exception):
     """Not for a plan: the executor must look at it."""
 
 
-class ArgumentReader:
+class Reader(Protocol):
+    """Reads one argument."""
+
+    def read(self, variables: Variables) -> Any:
+        """variables: raw. The argument's value, or ABSENT. Raises DoubtError."""
+        ...
+
+
+class _Constant(Struct, frozen=True, gc=False):
+    value: str | int | None
+
+    def read(self, _variables: Variables) -> Any:
+        return self.value
+
+
+class _ListOf(Struct, frozen=True, gc=False):
+    items: tuple[Reader, ...]
+
+    def read(self, variables: Variables) -> list[Any]:
+        values = [item.read(variables) for item in self.items]
+        if ABSENT in values:
+            raise DoubtError
+        return values
+
+
+class _Variable(Struct, frozen=True, gc=False):
+    name: str
+    required: bool
+    check: Check
+
+    def read(self, variables: Variables) -> Any:
+        value = variables.get(self.name, ABSENT)
+        if value is not None and value is not ABSENT:
+            return self.check(value)
+        if self.required:
+            raise DoubtError
+        return value
+
+
+class Arguments:
     """Compiles the arguments of one operation's fields."""
 
     def __init__(self, operation: OperationDefinitionNode) -> None:
         """Raises DoubtError where a variable has a default or a type that is not plain."""
-        self._variables: dict[str, Read] = {}
+        self._variables: dict[str, Reader] = {}
         for node in operation.variable_definitions or ():
             name = node.variable.name.value
             if node.default_value is not None:
                 raise DoubtError(name)
             self._variables[name] = _variable(name, node.type)
 
-    def of(self, field: GraphQLField, node: FieldNode) -> list[tuple[str, Read]]:
+    def of(self, field: GraphQLField, node: FieldNode) -> tuple[tuple[str, Reader], ...]:
         """(keyword of the resolver, its reader) of each argument that is written at `node`. Raises DoubtError."""
         if any(_has_default(argument) for argument in field.args.values()):
             raise DoubtError(node.name.value)
@@ -63,17 +105,16 @@ class ArgumentReader:
             definition = field.args[argument.name.value]
             name = definition.out_name or argument.name.value
             listed.append((name, self._read(argument.value, is_list=is_list_type(get_nullable_type(definition.type)))))
-        return listed
+        return tuple(listed)
 
-    def _read(self, value: ValueNode, *, is_list: bool) -> Read:
+    def _read(self, value: ValueNode, *, is_list: bool) -> Reader:
         if isinstance(value, VariableNode):
             return self._variables[value.name.value]
         if isinstance(value, ListValueNode) and is_list:
-            return _all([self._read(item, is_list=False) for item in value.values])
-        constant = _constant(value)
+            return _ListOf(tuple([self._read(item, is_list=False) for item in value.values]))
+        constant = _Constant(_constant(value))
         # A single value stands for a list of it.
-        passed = [constant] if is_list and constant is not None else constant
-        return lambda _variables: passed
+        return _ListOf((constant,)) if is_list and constant.value is not None else constant
 
 
 def _has_default(argument: GraphQLArgument) -> bool:
@@ -91,33 +132,13 @@ def _constant(value: ValueNode) -> str | int | None:
     raise DoubtError
 
 
-def _all(items: list[Read]) -> Read:
-    def read(variables: Variables) -> list[Any]:
-        values = [item(variables) for item in items]
-        if ABSENT in values:
-            raise DoubtError
-        return values
-
-    return read
-
-
-def _variable(name: str, type_: TypeNode) -> Read:
+def _variable(name: str, type_: TypeNode) -> Reader:
     required = isinstance(type_, NonNullTypeNode)
-    check = _check(type_.type if isinstance(type_, NonNullTypeNode) else type_)
-
-    def read(variables: Variables) -> Any:
-        value = variables.get(name, ABSENT)
-        if value is not None and value is not ABSENT:
-            return check(value)
-        if required:
-            raise DoubtError
-        return value
-
-    return read
+    return _Variable(name, required, _check(type_.type if isinstance(type_, NonNullTypeNode) else type_))
 
 
-def _check(type_: TypeNode) -> Callable[[Any], Any]:
-    """Passes on values that are plainly of the (nullable) type."""
+def _check(type_: TypeNode) -> Check:
+    """The check of a (nullable) type."""
     if isinstance(type_, ListTypeNode):
         item = type_.type.type if isinstance(type_.type, NonNullTypeNode) else type_.type
         if isinstance(item, NamedTypeNode) and item.name.value == "String":
@@ -153,4 +174,4 @@ def _number(value: Any) -> int:
     raise DoubtError
 
 
-_PLAIN: Final[dict[str, Callable[[Any], Any]]] = {"String": _text, "Int": _number}
+_PLAIN: Final[dict[str, Check]] = {"String": _text, "Int": _number}

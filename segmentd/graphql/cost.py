@@ -6,9 +6,10 @@ names in `subset`. Directives that leave fields out are not looked at, so the co
 Introspection is counted exactly, by walking the schema as execution would.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from functools import partial
 from types import SimpleNamespace
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 from graphql import (
     DocumentNode,
@@ -30,30 +31,25 @@ from graphql import (
 )
 
 from segmentd.graphql.members import CONNECTION_TYPE as MEMBERS_TYPE
-from segmentd.graphql.members import FIRST_DEFAULT
 from segmentd.graphql.merging import fragments_of, merged_fields, selections_below
+from segmentd.graphql.pricing import (
+    AllSegments,
+    Connection,
+    Cost,
+    Literal,
+    Measure,
+    MembersConnection,
+    NamedType,
+    Number,
+    Price,
+    Subset,
+    Variable,
+)
 from segmentd.graphql.schema import CONNECTION_TYPES
-
-Variables = Mapping[str, Any]
-Evaluate = Callable[[Variables, int], int]
-"""(raw variables, number of segments) → cost."""
 
 # Up to 64 entries of up to 1,152 characters each: a metadata field writes about as much as ten others.
 METADATA_COST: Final = 10
-
-
-class Cost(NamedTuple):
-    """A compiled cost: what is always there, and what depends on the request."""
-
-    fixed: int
-    varying: tuple[Evaluate, ...] = ()
-
-    def at(self, variables: Variables, segments: int) -> int:
-        """variables: raw, possibly wrong ones (then the request is refused later). segments: how many there are."""
-        cost = self.fixed
-        for evaluate in self.varying:
-            cost += evaluate(variables, segments)
-        return cost
+_UNBOUNDED: Final = Literal(None)
 
 
 def compile_costs(schema: GraphQLSchema, document: DocumentNode, cost_max: int) -> dict[str | None, Cost]:
@@ -87,19 +83,17 @@ class _Compiler:
         return self._selections(root, [self._operation.selection_set], None)
 
     def _selections(
-        self, parent: GraphQLObjectType, selection_sets: list[SelectionSetNode], page: Evaluate | None
+        self, parent: GraphQLObjectType, selection_sets: list[SelectionSetNode], edges: list[Cost] | None
     ) -> Cost:
-        """page: the size of the page where `parent` is a connection."""
-        fixed = 0
-        varying: list[Evaluate] = []
-        for fields in merged_fields(selection_sets, self._fragments)[0].values():
-            cost = self._field(parent, fields[0], selections_below(fields), page)
-            fixed += cost.fixed
-            varying += cost.varying
-        return Cost(fixed, tuple(varying))
+        """edges: takes the costs of an edge where `parent` is a connection."""
+        costs = [
+            self._field(parent, fields[0], selections_below(fields), edges)
+            for fields in merged_fields(selection_sets, self._fragments)[0].values()
+        ]
+        return _sum(costs)
 
     def _field(
-        self, parent: GraphQLObjectType, field: FieldNode, below: list[SelectionSetNode], page: Evaluate | None
+        self, parent: GraphQLObjectType, field: FieldNode, below: list[SelectionSetNode], edges: list[Cost] | None
     ) -> Cost:
         """below: the selections of all fields that are merged with `field`; they have the same arguments."""
         name = field.name.value
@@ -109,90 +103,45 @@ class _Compiler:
             return Cost(METADATA_COST if name == "metadata" else 1)
         type_ = get_named_type(parent.fields[name].type)
         assert isinstance(type_, GraphQLObjectType)  # noqa: S101  # there are no interfaces and unions
-        if page is not None and name == "edges":
-            return Cost(1, (_times(page, self._selections(type_, below, None)),))
+        if edges is not None and name == "edges":
+            edges.append(self._selections(type_, below, None))
+            return Cost(1)
+        each: list[Cost] | None = [] if type_.name in {MEMBERS_TYPE, *CONNECTION_TYPES} else None
+        inside = self._selections(type_, below, each)
+        page = () if each is None else (self._connection(type_, field, _sum(each)),)
+        return Cost(1 + inside.fixed, (*page, *inside.varying))
+
+    def _connection(self, type_: GraphQLObjectType, field: FieldNode, each: Cost) -> Price:
         if type_.name == MEMBERS_TYPE:
-            members = self._members(field)
-            inside = self._selections(type_, below, members)
-            return Cost(1 + inside.fixed, (members, *inside.varying))
-        if type_.name not in CONNECTION_TYPES:
-            inside = self._selections(type_, below, None)
-            return Cost(1 + inside.fixed, inside.varying)
-        listed = self._listed(field)
-        inside = self._selections(type_, below, self._page(field, listed))
-        # Finding the items is work even where the page shows few of them.
-        return Cost(1 + inside.fixed, (listed, *inside.varying))
-
-    def _listed(self, field: FieldNode) -> Evaluate:
-        """How many items the whole list may have."""
+            size = self._argument(field, "first")
+            return MembersConnection(_UNBOUNDED if size is None else self._number(size), each)
         subset = self._argument(field, "subset")
-        if subset is None:
-            return lambda _variables, segments: segments
-        length = self._length(subset)
-
-        def listed(variables: Variables, segments: int) -> int:
-            names = length(variables)
-            return segments if names is None else names
-
-        return listed
-
-    def _page(self, field: FieldNode, listed: Evaluate) -> Evaluate:
-        numbers = [
-            self._number(value) for name in ("first", "last") if (value := self._argument(field, name)) is not None
-        ]
-
-        def page(variables: Variables, segments: int) -> int:
-            size = min(listed(variables, segments), segments)
-            for number in numbers:
-                bound = number(variables)
-                if bound is not None and bound < size:
-                    size = bound
-            return max(0, size)
-
-        return page
-
-    def _members(self, field: FieldNode) -> Evaluate:
-        """How many members a page may have; what is too many is told by the resolver."""
-        given = self._argument(field, "first")
-        number = None if given is None else self._number(given)
-
-        def page(variables: Variables, _segments: int) -> int:
-            size = None if number is None else number(variables)
-            return FIRST_DEFAULT if size is None else max(0, size)
-
-        return page
+        listed = AllSegments() if subset is None else Subset(self._length(subset))
+        given = [self._argument(field, name) for name in ("first", "last")]
+        return Connection(listed, tuple([self._number(value) for value in given if value is not None]), each)
 
     def _argument(self, field: FieldNode, name: str) -> ValueNode | None:
         return next((argument.value for argument in field.arguments or () if argument.name.value == name), None)
 
-    def _number(self, value: ValueNode) -> Callable[[Variables], int | None]:
-        """The value of an Int argument; None where it sets no bound."""
+    def _number(self, value: ValueNode) -> Number:
+        """The value of an Int argument."""
         if isinstance(value, IntValueNode):
-            literal = int(value.value)
-            return lambda _variables: literal
-        return self._variable(value, self._number, lambda given: given if isinstance(given, int) else None)
+            return Literal(int(value.value))
+        return self._variable(value, self._number, _number_of)
 
-    def _length(self, value: ValueNode) -> Callable[[Variables], int | None]:
-        """How many items a list argument has; None where it is null."""
+    def _length(self, value: ValueNode) -> Number:
+        """How many items a list argument has."""
         if isinstance(value, ListValueNode):
-            count = len(value.values)
-            return lambda _variables: count
+            return Literal(len(value.values))
         if isinstance(value, StringValueNode):
-            return lambda _variables: 1
+            return Literal(1)
         return self._variable(value, self._length, _length_of)
 
-    def _variable(
-        self,
-        value: ValueNode,
-        compile_default: Callable[[ValueNode], Callable[[Variables], int | None]],
-        read: Callable[[Any], int | None],
-    ) -> Callable[[Variables], int | None]:
+    def _variable(self, value: ValueNode, compile_default: Callable[[ValueNode], Number], measure: Measure) -> Number:
         if not isinstance(value, VariableNode):
-            return lambda _variables: None
-        name = value.name.value
-        default = self._defaults.get(name)
-        otherwise = (lambda _variables: None) if default is None else compile_default(default)
-        return lambda variables: read(variables[name]) if name in variables else otherwise(variables)
+            return _UNBOUNDED
+        default = self._defaults.get(value.name.value)
+        return Variable(value.name.value, measure, _UNBOUNDED if default is None else compile_default(default))
 
     def _introspection(self, field: FieldNode, below: list[SelectionSetNode]) -> Cost:
         if field.name.value == "__schema":
@@ -203,7 +152,7 @@ class _Compiler:
         variable = name.name.value if isinstance(name, VariableNode) else ""
         default = self._defaults.get(variable)
         otherwise = default.value if isinstance(default, StringValueNode) else None
-        return Cost(1, (lambda variables, _segments: self._walk_type(below, variables.get(variable, otherwise)),))
+        return Cost(1, (NamedType(partial(self._walk_type, below), variable, otherwise),))
 
     def _walk_type(self, below: list[SelectionSetNode], name: Any) -> int:
         type_ = self._schema.type_map.get(name) if isinstance(name, str) else None
@@ -234,8 +183,13 @@ class _Compiler:
         return listed
 
 
-def _times(page: Evaluate, each: Cost) -> Evaluate:
-    return lambda variables, segments: page(variables, segments) * each.at(variables, segments)
+def _sum(costs: list[Cost]) -> Cost:
+    """Of costs that come together."""
+    return Cost(sum(cost.fixed for cost in costs), tuple(price for cost in costs for price in cost.varying))
+
+
+def _number_of(given: Any) -> int | None:
+    return given if isinstance(given, int) else None
 
 
 def _length_of(given: Any) -> int | None:

@@ -1,12 +1,19 @@
 """Documents that were parsed, validated, costed and planned, kept for the next request with the same text.
 
-Texts that differ in string literals only share one document where that is surely the same (`literals`). Documents are
-kept without locations, which halves their memory; whoever needs them (an error) parses the text again.
+Texts that differ in string literals only share one document where that is surely the same (`literals`). What has a plan
+is kept without its syntax tree: what is asked of the tree later is found out beforehand, and where the executor has to
+answer after all, it parses the text again. Other trees are kept without locations, which halves their memory; whoever
+needs them (an error) parses the text again too.
+
+Why so little is kept: a full garbage collection looks at every object that can be part of a circle, and the loop stands
+still meanwhile. A tree of 27 fields has hundreds of those. A document with a plan has none.
 
 Invariants:
 1. Only valid documents are kept, so bad ones cannot drive out good ones.
 2. At most `entries_max` documents and `entries_max * TOKENS_A_DOCUMENT_MEAN` tokens are kept; the least recently used
    goes first.
+3. The trees that are kept have at most `nodes_max` nodes together. The document with a tree that was used least
+   recently goes first, and no document without one goes for it.
 """
 
 from collections import OrderedDict
@@ -17,35 +24,48 @@ from graphql import (
     FragmentDefinitionNode,
     GraphQLSchema,
     GraphQLSyntaxError,
+    Node,
     NoFragmentCyclesRule,
     parse,
     validate,
 )
+from msgspec import Struct
 
-from segmentd.graphql.cost import Cost, compile_costs
+from segmentd.graphql.cost import compile_costs
 from segmentd.graphql.errors import LimitError, limit_refused, syntax_refused, validation_refused
 from segmentd.graphql.limits import DocumentLimits, check_bytes, check_structure, scan
 from segmentd.graphql.literals import lift, literal_names, outline_of
-from segmentd.graphql.plans import Plan, compile_plan
+from segmentd.graphql.members import FIELD, asks_for
+from segmentd.graphql.plans import compile_plan
+from segmentd.graphql.pricing import Cost
+from segmentd.graphql.writers import Plan
 
-# A kept token takes up to a kilobyte (measured); the SDKs' queries have some 40.
+# A kept token takes some 100 bytes with a plan and 200 in a tree (measured); the SDKs' queries have some 40.
 TOKENS_A_DOCUMENT_MEAN: Final = 128
 # Enough for a person to work with; a bad document may have thousands.
 ERRORS_LISTED_MAX: Final = 20
 # Outlines never begin with NUL, because no valid document does, so the two kinds of keys cannot meet.
 _EXACT: Final = "\0"
+SIZE: Final = "size"
+"""The field that counts the members of an audience."""
 
 
-class Document(NamedTuple):
-    """What is known about a text (or all texts of one outline)."""
+class Document(Struct, frozen=True, gc=False):
+    """What is known about a text (or all texts of one outline). Nothing of it refers to itself in a circle."""
 
-    ast: DocumentNode
-    """Without locations; with variables in the place of literals if it is shared."""
     costs: dict[str | None, Cost]
     tokens: int
     literal_names: tuple[str, ...]
     """The variables in the place of literals, in the order of the text; empty if the document is not shared."""
+    counts: bool
+    """Whether it asks for the size of an audience anywhere."""
+    lists: bool
+    """Whether it asks for the members of an audience anywhere."""
     plan: Plan | None
+    tree: DocumentNode | None
+    """None if there is a plan. Without locations; with variables in the place of literals if it is shared."""
+    nodes: int
+    """Of the tree that is kept."""
 
     @property
     def shared(self) -> bool:
@@ -64,15 +84,20 @@ class Prepared(NamedTuple):
 class DocumentCache:
     """`prepare` a text; remembers what it prepared."""
 
-    def __init__(self, schema: GraphQLSchema, limits: DocumentLimits, entries_max: int, *, plans: bool = True) -> None:
-        """plans: whether documents get plans."""
+    def __init__(
+        self, schema: GraphQLSchema, limits: DocumentLimits, entries_max: int, nodes_max: int, *, plans: bool = True
+    ) -> None:
+        """plans: whether documents get plans. The other two: see invariants 2 and 3."""
         self._schema = schema
         self._plans = plans
         self._limits = limits
         self._entries_max = entries_max
         self._tokens_max = entries_max * TOKENS_A_DOCUMENT_MEAN
+        self._nodes_max = nodes_max
         self._documents: OrderedDict[str, Document] = OrderedDict()
-        self._tokens = 0
+        self._trees: OrderedDict[str, None] = OrderedDict()
+        """The keys of those with a tree, in the same order."""
+        self._tokens = self._nodes = 0
 
     def __len__(self) -> int:
         return len(self._documents)
@@ -100,16 +125,29 @@ class DocumentCache:
         document = self._documents.get(key)
         if document is not None:
             self._documents.move_to_end(key)
+            if document.tree is not None:
+                self._trees.move_to_end(key)
         return document
 
     def _keep(self, key: str, document: Document) -> None:
-        if document.tokens > self._tokens_max:
+        if document.tokens > self._tokens_max or document.nodes > self._nodes_max:
             return
         self._documents[key] = document
         self._tokens += document.tokens
+        if document.tree is not None:
+            self._trees[key] = None
+            self._nodes += document.nodes
+        while self._nodes > self._nodes_max:
+            self._drop(next(iter(self._trees)))
         while len(self._documents) > self._entries_max or self._tokens > self._tokens_max:
-            _, oldest = self._documents.popitem(last=False)
-            self._tokens -= oldest.tokens
+            self._drop(next(iter(self._documents)))
+
+    def _drop(self, key: str) -> None:
+        document = self._documents.pop(key)
+        self._tokens -= document.tokens
+        if document.tree is not None:
+            del self._trees[key]
+            self._nodes -= document.nodes
 
     def _compile(self, text: str, literals: list[str]) -> Document:
         try:
@@ -124,15 +162,24 @@ class DocumentCache:
         lifted = lift(self._schema, ast, literals) if literals else None
         if lifted is not None and not validate(self._schema, lifted, max_errors=1):
             # What is valid for any literals is valid for these: the text itself needs no look.
-            return self._document(lifted, tokens, literal_names(len(literals)))
+            return self._document(text, lifted, tokens, literal_names(len(literals)))
         if errors := validate(self._schema, parse(text), max_errors=ERRORS_LISTED_MAX):
             raise validation_refused(errors)
-        return self._document(ast, tokens, ())
+        return self._document(text, ast, tokens, ())
 
-    def _document(self, ast: DocumentNode, tokens: int, names: tuple[str, ...]) -> Document:
-        costs = compile_costs(self._schema, ast, self._limits.cost_max)
-        plan = compile_plan(self._schema, ast) if self._plans else None
-        return Document(ast, costs, tokens, names, plan)
+    def _document(self, text: str, tree: DocumentNode, tokens: int, names: tuple[str, ...]) -> Document:
+        plan = compile_plan(self._schema, tree) if self._plans else None
+        return Document(
+            compile_costs(self._schema, tree, self._limits.cost_max),
+            tokens,
+            names,
+            # Names cannot be escaped in GraphQL, so nearly all questions end at the first look.
+            SIZE in text and asks_for(tree, SIZE),
+            FIELD in text and asks_for(tree, FIELD),
+            plan,
+            None if plan else tree,
+            0 if plan else count_nodes(tree),
+        )
 
     def _refuse_cycles(self, ast: DocumentNode, text: str) -> None:
         """Nothing else that looks at fragments is safe before."""
@@ -141,3 +188,19 @@ class DocumentCache:
             self._schema, ast, rules, max_errors=1
         ):
             raise validation_refused(validate(self._schema, parse(text), rules, max_errors=ERRORS_LISTED_MAX))
+
+
+def count_nodes(tree: Node) -> int:
+    """Of a syntax tree; each is an object or two for the garbage collector."""
+    count = 0
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        count += 1
+        for key in node.keys:
+            value = getattr(node, key)
+            if isinstance(value, Node):
+                waiting.append(value)
+            elif isinstance(value, tuple):
+                waiting += value
+    return count

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from segmentd.domain.identifiers import IdentifierSchema
 from segmentd.graphql.context import MemberReader, MembershipReader, ReadContext, Right, SegmentReader
-from segmentd.graphql.documents import DocumentCache
+from segmentd.graphql.documents import SIZE, DocumentCache
 from segmentd.graphql.errors import (
     RequestRefused,
     field_error,
@@ -25,16 +25,13 @@ from segmentd.graphql.errors import (
 )
 from segmentd.graphql.gathering import ROUNDS_MAX, AwaitedReads, Gathering, IncompleteError
 from segmentd.graphql.limits import DocumentLimits, too_expensive
-from segmentd.graphql.members import FIELD, asks_for
-from segmentd.graphql.plans import Plan, PlanInfo
+from segmentd.graphql.members import FIELD
 from segmentd.graphql.schema import build_schema
+from segmentd.graphql.writers import Plan, PlanInfo
 from segmentd.settings import GraphQLSettings
 
 _log = structlog.get_logger(__name__)
 
-
-SIZE: Final = "size"
-"""The field that counts the members of an audience."""
 _encode: Final = msgspec.json.Encoder().encode
 _NO_VARIABLES: Final[dict[str, Any]] = {}
 
@@ -101,7 +98,11 @@ class GraphQLEngine:
             cost_max=settings.cost_max,
         )
         self._documents = DocumentCache(
-            self.schema, self._limits, settings.document_cache_entries_max, plans=settings.plans
+            self.schema,
+            self._limits,
+            settings.document_cache_entries_max,
+            settings.document_cache_nodes_max,
+            plans=settings.plans,
         )
 
     def _info(self, store: MembershipReader, right: Right, members: MemberReader | None) -> PlanInfo:
@@ -113,7 +114,7 @@ class GraphQLEngine:
         if FIELD not in request.query or right != "private":
             return False
         try:
-            return asks_for(self._documents.prepare(request.query).document.ast, FIELD)
+            return self._documents.prepare(request.query).document.lists
         except RequestRefused:
             return False
 
@@ -124,9 +125,10 @@ class GraphQLEngine:
         if SIZE not in text and FIELD not in text:
             return True
         try:
-            return not asks_for(self._documents.prepare(text).document.ast, SIZE, FIELD)
+            document, _ = self._documents.prepare(text)
         except RequestRefused:
             return True
+        return not (document.counts or document.lists)
 
     def is_planned(self, request: GraphQLRequest) -> bool | None:
         """Whether a plan answers such a request; None where its document is refused."""
@@ -184,19 +186,33 @@ class GraphQLEngine:
                 raise limit_refused(too_expensive(self._cost_max))
             if document.plan is not None and (encoded := _planned(document.plan, info, variables)) is not None:
                 return GraphQLAnswer("success", encoded, planned=True)
-        result = self._run(document.ast, variables, request, info.context)
-        if not result.errors:
+        if document.tree is not None:
+            result = self._run(document.tree, variables, request, info.context)
+            if not result.errors:
+                return _answer("success", {"data": result.data})
+            if gathering is not None and gathering.wanted:
+                raise IncompleteError
+        return self._execute_text(request, info.context, gathering, known=cost is not None)
+
+    def _execute_text(
+        self, request: GraphQLRequest, context: ReadContext, gathering: Gathering | None, *, known: bool
+    ) -> GraphQLAnswer:
+        """The answer of a text as the client wrote it: with locations and the client's own names, for what goes wrong.
+
+        Its document is valid, which is not looked at again. known: whether the operation was found in it.
+        Raises RequestRefused, IncompleteError.
+        """
+        result = self._run(_tree_of(request, gathering), request.variables, request, context)
+        errors = result.errors
+        if not errors:
             return _answer("success", {"data": result.data})
         if gathering is not None and gathering.wanted:
             raise IncompleteError
-        # Kept documents have no locations, and shared ones not the client's names; tell it from the text itself.
-        located = self._run(parse(request.query), request.variables, request, info.context)
-        errors = located.errors or []
-        if cost is None:
+        if not known:
             raise operation_refused(errors)
-        if located.data is None and not any(error.path for error in errors):
+        if result.data is None and not any(error.path for error in errors):
             raise variables_refused(errors)
-        return _answer("field_errors", {"errors": [field_error(error) for error in errors], "data": located.data})
+        return _answer("field_errors", {"errors": [field_error(error) for error in errors], "data": result.data})
 
     def _run(
         self, ast: DocumentNode, variables: dict[str, Any] | None, request: GraphQLRequest, context: ReadContext
@@ -211,6 +227,15 @@ class GraphQLEngine:
         )
 
 
+def _tree_of(request: GraphQLRequest, gathering: Gathering | None) -> DocumentNode:
+    """With locations; parsed once a request."""
+    if gathering is None:
+        return parse(request.query)
+    if gathering.tree is None:
+        gathering.tree = parse(request.query)
+    return gathering.tree
+
+
 def _answer(kind: Literal["success", "request_error", "field_errors"], body: dict[str, Any]) -> GraphQLAnswer:
     return GraphQLAnswer(kind, _encode(body))
 
@@ -218,7 +243,7 @@ def _answer(kind: Literal["success", "request_error", "field_errors"], body: dic
 def _planned(plan: Plan, info: PlanInfo, variables: dict[str, Any]) -> bytes | None:
     """What the plan writes; None: the executor shall answer."""
     try:
-        return plan(info, variables)
+        return plan.write(info, variables)
     except Exception:  # noqa: BLE001  # whatever it is, the executor meets it again and tells client and log
         return None
 

@@ -18,6 +18,8 @@ Invariants:
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from graphql import DocumentNode
+
 from segmentd.domain.members import MembersPage
 from segmentd.domain.refusals import StoreUnavailable
 from segmentd.runtime.seam import AwaitedReader, ImportHistory, Wanted
@@ -56,6 +58,8 @@ class Gathering:
         self._pages: dict[tuple[str, bytes, int], MembersPage] = {}
         self.wanted = Wanted()
         """What was missing since the last `fetch`."""
+        self.tree: DocumentNode | None = None
+        """Of the request's text, once a round has had to parse it."""
 
     def lookup(self, key: bytes, audiences: Sequence[str]) -> list[int | None]:
         """See MembershipReader."""

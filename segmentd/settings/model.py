@@ -133,6 +133,7 @@ class GraphQLSettings(Section, frozen=True, kw_only=True):
     aliases_max: Annotated[int, Meta(ge=0, le=10_000)] = 64
     cost_max: Annotated[int, Meta(ge=1, le=100_000_000)] = 50_000
     document_cache_entries_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_024
+    document_cache_nodes_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 8_192
     plans: bool = True
 
 

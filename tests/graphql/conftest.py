@@ -3,8 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.graphql import fakes
+
+# How long a case takes is for the bench to say; on a busy machine the default limit fails good ones.
+settings.register_profile("segmentd", deadline=None)
+settings.load_profile("segmentd")
 
 
 @pytest.fixture(params=["embedded", "awaited"], scope="module", autouse=True)

@@ -22,8 +22,8 @@ SCHEMA = build_schema(IDENTIFIERS)
 LIMITS = DocumentLimits(document_bytes_max=100_000, tokens_max=1_000, depth_max=16, aliases_max=64, cost_max=50_000)
 
 
-def cache_of(entries_max: int) -> DocumentCache:
-    return DocumentCache(SCHEMA, LIMITS, entries_max)
+def cache_of(entries_max: int, nodes_max: int = 10_000, *, plans: bool = True) -> DocumentCache:
+    return DocumentCache(SCHEMA, LIMITS, entries_max, nodes_max, plans=plans)
 
 
 def is_refused(cache: DocumentCache, text: str) -> bool:

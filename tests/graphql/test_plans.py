@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentd.graphql import plans
+from segmentd.graphql import writers
 from segmentd.graphql.engine import GraphQLAnswer, GraphQLEngine, GraphQLRequest
 from segmentd.settings import GraphQLSettings
 from tests.graphql.fakes import IDENTIFIERS, World, answered, shop
@@ -162,8 +162,8 @@ def test_the_cost_of_a_planned_query_is_bounded_too() -> None:
 
 
 def test_edges_are_remembered_within_bounds_and_stay_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "EDGES_KEPT_MAX", 2)
-    monkeypatch.setattr(plans, "EDGE_BYTES_MAX", 60)
+    monkeypatch.setattr(writers, "EDGES_KEPT_MAX", 2)
+    monkeypatch.setattr(writers, "EDGE_BYTES_MAX", 60)
     pair = Pair(shop())
     query = '{customer(fs_user_id: "u-1") {audiences(states: ["qualified", "not_qualified"]) {edges {node {%s}}}}}'
     for fields in ("name state", "name description metadata state"):
