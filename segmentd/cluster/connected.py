@@ -18,7 +18,7 @@ from segmentd.cluster.batches import Durability
 from segmentd.cluster.dispatch import Dispatcher
 from segmentd.cluster.keyspace import SLOTS, Keyspace
 from segmentd.cluster.link import Address, Command, Link, LinkSettings
-from segmentd.cluster.promises import WeakClusterError, check
+from segmentd.cluster.promises import Checked, WeakClusterError, check
 from segmentd.cluster.registry import NONE, ConflictError, Entry, Registry
 from segmentd.cluster.servers import Servers
 from segmentd.domain.gate import SALT_BYTES
@@ -99,7 +99,7 @@ class Connected:
         """
         await nursery.start(self.servers.run)
         await self._found()
-        checked = await check(self.servers, self._store.replicas_acknowledged_min)
+        checked = await self._checked()
         if checked.weak and not self._store.accept_weaker_promises:
             raise WeakClusterError(checked.weak)
         for problem in checked.weak:
@@ -112,6 +112,16 @@ class Connected:
         self.keyspace = Keyspace(configuration.partitions)
         self.salt = configuration.salt
         nursery.start_soon(self.registry.run)
+
+    async def _checked(self) -> Checked:
+        """What speaks against the cluster; one that has just lost a server gets the time to find that out."""
+        patience = trio.current_time() + self._store.acknowledge_seconds_max / 2
+        while True:
+            checked = await check(self.servers, self._store.replicas_acknowledged_min)
+            if not checked.may_settle or self._store.accept_weaker_promises or trio.current_time() >= patience:
+                return checked
+            await self.servers.look()
+            await trio.sleep(self._store.layout_seconds)
 
     async def kind_numbers(self, names: Sequence[str]) -> dict[str, int]:
         """The numbers of identifier names, given to those that have none. Raises StoreUnavailable."""

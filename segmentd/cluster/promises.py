@@ -32,12 +32,15 @@ class Checked(NamedTuple):
 
     weak: list[str]
     passing: list[str]
+    may_settle: bool = False
+    """Nothing is wrong but the number of replicas, which a server that has just died makes too small for a moment."""
 
 
 async def check(servers: Servers, replicas_min: int) -> Checked:
     """Look at every server that is not known to be dead."""
     layout = servers.layout
     checked = replicas_checked(layout, replicas_min)
+    replicas_short = len(checked.weak)
     for address in sorted(layout.addresses()):
         try:
             (answer,) = await servers.link(address, "layout").call([(b"CONFIG GET", *_READ)])
@@ -48,7 +51,7 @@ async def check(servers: Servers, replicas_min: int) -> Checked:
             checked.weak.append(f"{address}: its settings cannot be read: {answer}")
         else:
             checked.weak.extend(setting_problems(address, _texts(answer), replicas_min))
-    return checked
+    return checked._replace(may_settle=replicas_min > 0 and 0 < len(checked.weak) == replicas_short)
 
 
 def replicas_checked(layout: Layout, replicas_min: int) -> Checked:

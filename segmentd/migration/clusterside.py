@@ -133,8 +133,9 @@ class ClusterSide:
         newcomers = (name for name, audience in contents.audiences.items() if audience.is_living)
         await self._registry.register(
             [
-                self._living(audience_id, contents.audiences[audience_id].floor)
+                entry
                 for audience_id in newcomers
+                for entry in self._living(audience_id, contents.audiences[audience_id].floor)
                 if self._audiences.number(audience_id) is None
             ]
         )
@@ -193,10 +194,15 @@ class ClusterSide:
         await self._connected.take_salt(contents.salt)
         self._read_audiences()
 
-    def _living(self, audience_id: str, floor: int) -> Entry:
+    def _living(self, audience_id: str, floor: int) -> list[Entry]:
         """One that was deleted before, wherever that was, does not begin its first life here."""
-        times = max(self._audiences.deleted_times(audience_id), int(floor > 0))
-        return audience_entry(audience_id, times, max(floor, self._audiences.floor(audience_id)))
+        times_here = self._audiences.deleted_times(audience_id)
+        times = max(times_here, int(floor > 0))
+        entries = [audience_entry(audience_id, times, max(floor, self._audiences.floor(audience_id)))]
+        if times > times_here:
+            # Its first life was elsewhere: there is nothing of it to sweep up.
+            entries.append(swept_entry(token_of(audience_id, times_here)))
+        return entries
 
     def _read_audiences(self) -> None:
         self._audiences = Audiences(self._registry, self._connected.salt, audiences_max=0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from segmentd.cluster.keyspace import REGISTRY_KEYS, REGISTRY_SLOT, SLOTS, Keyspace, slot_of, tags, token_of
 from segmentd.cluster.layout import Layout, Owner, is_view, layout_of, told_by
 from segmentd.cluster.link import Address
-from segmentd.cluster.promises import replicas_checked, setting_problems
+from segmentd.cluster.promises import Checked, replicas_checked, setting_problems
 from tests.cluster.slots import key_slot
 
 A, B, C = ("a" * 40, "b" * 40, "c" * 40)
@@ -184,13 +184,13 @@ def test_one_replica_more_is_needed_than_has_to_acknowledge() -> None:
     owner = Owner(A, HERE)
     two = (Address("h", 1), Address("h", 2))
     layout = Layout({0: owner}, {A: two}, {A: owner})
-    assert replicas_checked(layout, 1) == replicas_checked(layout, 2) == ([], [])
-    ((problem,), passing) = replicas_checked(layout, 3)
+    assert replicas_checked(layout, 1) == replicas_checked(layout, 2) == Checked([], [])
+    ((problem,), passing, _) = replicas_checked(layout, 3)
     assert "has 2 replicas; 3 are needed" in problem
     assert not passing
-    ((problem,), _) = replicas_checked(Layout({0: owner}, {}, {A: owner}), 1)
+    ((problem,), _, _) = replicas_checked(Layout({0: owner}, {}, {A: owner}), 1)
     assert "has 0 replicas; 2 are needed" in problem
-    ((problem,), _) = replicas_checked(layout, 0)
+    ((problem,), _, _) = replicas_checked(layout, 0)
     assert "replicas_acknowledged_min = 0" in problem
 
 
@@ -204,14 +204,14 @@ def test_a_primary_may_lack_as_many_replicas_as_servers_are_away_and_no_more() -
     )
     layout = seen(view)
     assert layout.absent == (Address("h", 3),)
-    weak, (passing,) = replicas_checked(layout, 1)
+    weak, (passing,), _ = replicas_checked(layout, 1)
     assert not weak
     assert "h:1: has 1 replicas; 2 are needed" in passing
-    ((problem,), _) = replicas_checked(layout, 3)
+    ((problem,), _, _) = replicas_checked(layout, 3)
     assert "h:1: has 1 replicas; 3 are needed" in problem
     assert seen(view.replace("master,fail", "master")).absent == ()
     # A moment after an election the other replica still follows the one that was replaced.
     layout = seen(view.replace(f"slave {A}", f"slave {C}"))
-    weak, (passing,) = replicas_checked(layout, 1)
+    weak, (passing,), _ = replicas_checked(layout, 1)
     assert not weak
     assert "h:1: has 0 replicas; 2 are needed" in passing
