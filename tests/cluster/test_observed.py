@@ -11,6 +11,9 @@ import pytest
 from tests.cluster.cluster import Cluster
 from tests.cluster.test_migrate import node_of
 from tests.members.service import TS, event, send, wait_until
+from tests.observability.conftest import labels_of
+from tests.observability.promql import asked
+from tests.observability.test_dashboard import CLUSTER, questions, unknown
 from tests.serverprocess import ServerProcess
 from tests.sources import ROOT
 
@@ -46,6 +49,16 @@ def test_metrics_of_a_cluster_are_documented_and_those_of_the_journal_are_not_th
     assert {name for name in exported if name.startswith("segmentd_cluster_")} == of_clusters
     assert exported.items() <= documented.items()
     assert not {"segmentd_journal_bytes", "segmentd_journal_records", "segmentd_unfolded_records"} & exported.keys()
+
+
+def test_the_row_of_the_dashboard_asks_for_what_a_node_exports_and_for_all_of_it(node: ServerProcess) -> None:
+    with node.client() as client:
+        exported = labels_of(client)
+    row = [question for question in questions() if question.row.startswith(CLUSTER)]
+    assert {question: missing for question in row if (missing := unknown(question, exported))} == {}
+    shown = {re.sub(r"_bucket$", "", name) for question in row for name in asked(question.expression).selected}
+    names = {name for name in exported if name.startswith("segmentd_cluster_") and not name.endswith("_created")}
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in names} == shown
 
 
 def test_the_status_shows_servers_and_leaves_out_what_a_cluster_has_not(node: ServerProcess) -> None:
