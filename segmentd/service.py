@@ -10,7 +10,7 @@ What depends on the store is made in one place (`_opened_kind`) and is known her
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -156,21 +156,50 @@ async def _opened(settings: Settings, folder: DataFolder, listener: socket.socke
     return _Parts(kind, keyring, telemetry, traces, imports, forgetting, readiness, history, app)
 
 
+class _Stop:
+    """Being told to stop: what it means depends on how far the start has come, and it is never lost in between."""
+
+    def __init__(self) -> None:
+        self._act: Callable[[], None] | None = None
+        self._is_told = False
+
+    def tell(self) -> None:
+        """A signal has come."""
+        self._is_told = True
+        if self._act is not None:
+            self._act()
+
+    def means(self, act: Callable[[], None]) -> None:
+        """From now on it means this, also if it was told before."""
+        self._act = act
+        if self._is_told:
+            act()
+
+
 async def _serve(settings: Settings, folder: DataFolder) -> None:
+    stop = _Stop()
+    async with trio.open_nursery() as signals:
+        await signals.start(_watch_signals, stop)
+        await _serve_until(stop, settings, folder)
+        signals.cancel_scope.cancel()
+
+
+async def _serve_until(stop: _Stop, settings: Settings, folder: DataFolder) -> None:
     certificates = open_certificates(settings)
     listener = open_listener(settings)
     stopping, supervisor = trio.Event(), Supervisor(os.environ)
     async with trio.open_nursery() as stores:
-        parts = await _opened_unless_stopped(settings, folder, listener, stores)
+        parts = await _opened_unless_stopped(settings, folder, listener, stores, stop)
         if parts is None:
             listener.close()
+            stores.cancel_scope.cancel()
             return
         kind = parts.kind
         async with trio.open_nursery() as catalogs:
             async with trio.open_nursery() as watchers:
                 watchers.start_soon(parts.keyring.watch)
                 watchers.start_soon(lateness.sample, parts.telemetry.loop_late)
-                await watchers.start(_watch_signals, parts, stopping, supervisor)
+                stop.means(partial(_drain, parts, stopping, supervisor))
                 watchers.start_soon(obey_hangups, supervisor, kind.restart)
                 watchers.start_soon(supervisor.run, parts.readiness.reason)
                 if certificates is not None:
@@ -202,42 +231,29 @@ async def _serve(settings: Settings, folder: DataFolder) -> None:
 
 
 async def _opened_unless_stopped(
-    settings: Settings, folder: DataFolder, listener: socket.socket, stores: trio.Nursery
+    settings: Settings, folder: DataFolder, listener: socket.socket, stores: trio.Nursery, stop: _Stop
 ) -> _Parts | None:
     """None: told to stop before the store was open, which may be long where a cluster is waited for."""
-    parts = None
-    async with trio.open_nursery() as opening:
-        await opening.start(_give_up_when_told, opening.cancel_scope)
-        parts = await _opened(settings, folder, listener, stores)
-        opening.cancel_scope.cancel()
-    return parts
+    with trio.CancelScope() as opening:
+        stop.means(opening.cancel)
+        return await _opened(settings, folder, listener, stores)
+    return None
 
 
-async def _give_up_when_told(
-    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
+async def _watch_signals(stop: _Stop, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """One receiver from the first moment to the last: without any a signal ends the process on the spot."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for number in signals:
             log.info("stopping", signal=signal.Signals(number).name)
-            scope.cancel()
+            stop.tell()
 
 
-async def _watch_signals(
-    parts: _Parts,
-    stopping: trio.Event,
-    supervisor: Supervisor,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        task_status.started()
-        async for number in signals:
-            log.info("stopping", signal=signal.Signals(number).name)
-            supervisor.stopping()
-            parts.readiness.drain()
-            parts.kind.hurry()
-            stopping.set()
+def _drain(parts: _Parts, stopping: trio.Event, supervisor: Supervisor) -> None:
+    supervisor.stopping()
+    parts.readiness.drain()
+    parts.kind.hurry()
+    stopping.set()
 
 
 def _audiences_shown(kind: StoreKind) -> Iterator[str]:

@@ -15,8 +15,9 @@ import pytest
 
 from tests.serverprocess import Sections, ServerProcess
 
-DISK_BYTES = 12 << 20
-FILLER_BYTES = 4 << 20
+DISK_BYTES = 24 << 20
+FILLER_BYTES = 16 << 20
+"""What it leaves is soon full; without it the index has room for all that the journal holds by then."""
 BATCH = 500
 SECONDS_MAX = 60
 SECTIONS: Sections = {"storage": {"checkpoint_seconds_max": 0.2}}
