@@ -2,8 +2,10 @@
 
 One fold takes a bounded number of changes, merges them with what the index holds, and writes the result, the sizes and
 the sequence number in one transaction. So a fold is there whole or not at all, and folding a record again is harmless:
-merging is idempotent.
+merging is idempotent. The core is offered to others again and again, see `segmentd.storage.merging`.
 """
+
+import os
 
 import lmdb
 import msgspec
@@ -80,8 +82,10 @@ def _gather(journal: Journal, start: int, changes_max: int, seq_max: int | None)
         if seq != gathered.seq + 1:
             raise StorageError(f"{journal.path}: record {gathered.seq + 1} is missing, the next one is {seq}")
         record = decode_numbered(journal.path, seq, blob)
+        os.sched_yield()
         gather(words, record.changes)
         gather(words, record.imported)
+        os.sched_yield()
         _note_times(gathered, record)
         for key, forgotten_ms in record.forgotten:
             words.pop(key, None)

@@ -4,10 +4,14 @@ What becomes of an identifier follows from what it had and what it gains alone, 
 import gives all that it lists one word. So the last answer is kept, and most identifiers cost no more than their rows.
 Keys are written in order, many at a time: neighbours share LMDB pages, and `putmulti` stays in C.
 
+Whoever does not sleep keeps a core until the next tick of the kernel, 4 ms at 250 Hz, however low its priority. So the
+core is offered after every piece: where the server shares it, its queries wait a fraction of a millisecond instead.
+
 Invariants: (1) `members` and sizes change exactly as the qualified words of `memberships` do; (2) besides the rows of
 `members`, what is in memory is bounded by `PIECE_KEYS`.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final, NamedTuple, cast
@@ -18,7 +22,7 @@ from segmentd.domain.membership import V_BITS, WORD_BYTES, merge, merge_packed, 
 from segmentd.domain.shard import Word
 from segmentd.storage.index import AUDIENCE_KEY, V_VALUE, Index
 
-PIECE_KEYS: Final = 20_000
+PIECE_KEYS: Final = 250
 _V_MASK: Final = (1 << V_BITS) - 1
 
 Gained = int | bytes
@@ -76,6 +80,7 @@ class Merging:
         with self._txn.cursor(self._index.memberships_db) as cursor:
             for start in range(0, len(keys), PIECE_KEYS):
                 self._write_piece(cursor, keys[start : start + PIECE_KEYS], gained, forgotten)
+                os.sched_yield()
         self._write_members()
         return self._sizes
 
@@ -117,7 +122,10 @@ class Merging:
                     if cursor.set_key(beginning + key):
                         cursor.delete()
             for beginning in sorted(self._puts):
-                cursor.putmulti(self._puts[beginning])
+                rows = self._puts[beginning]
+                for start in range(0, len(rows), PIECE_KEYS):
+                    cursor.putmulti(rows[start : start + PIECE_KEYS])
+                    os.sched_yield()
 
 
 _NOTHING: Final = _Outcome(b"", (), ())
