@@ -36,7 +36,8 @@ from segmentd.http.errors import body_timeout
 from segmentd.http.exchange import WAITING, Answer, Request, Waiting
 from segmentd.http.holdings import Held
 from segmentd.http.lanehead import HandedOverError, Head, Heads
-from segmentd.http.reactor import RECEIVE_BYTES, Connection, Reactor
+from segmentd.http.reactor import RECEIVE_BYTES, Reactor
+from segmentd.http.resting import Connection
 from segmentd.http.streams import DRAIN_BYTES_MAX, DRAIN_SECONDS_MAX, BoundedStream, peer_of
 from segmentd.http.wire import as_bytes
 from segmentd.settings import ServerSettings

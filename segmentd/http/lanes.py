@@ -5,6 +5,7 @@ Owns the reactor and the memory of heads. Never reads from or writes to a connec
 
 from __future__ import annotations
 
+from segmentd.http.busypolling import BusyPolling
 from segmentd.http.edge import QUERIES, Edge
 from segmentd.http.elsewhere import ACCEPTED, Arrived, Gives
 from segmentd.http.lane import EVENTS, Lane
@@ -35,7 +36,7 @@ class Lanes:
         self._elsewhere = elsewhere
         self._settings = settings
         self._interludes = interludes or Interludes()
-        self._reactor = Reactor(settings.keep_alive_seconds_max)
+        self._reactor = Reactor(settings.keep_alive_seconds_max, BusyPolling(settings.busy_poll_microseconds_max / 1e6))
         self._open: set[Lane] = set()
         self._ending = self._releasing = False
 

@@ -10,7 +10,8 @@ Invariants:
    take whole is given to it too.
 2. Registrations are edge-triggered. Whatever may have come without an edge still to come is noted (`unread`), and is
    read before the connection rests again.
-3. At most `ANSWERS_A_TURN_MAX` requests are answered before the loop gets its turn, and one for each connection.
+3. At most `ANSWERS_A_TURN_MAX` requests are answered in a turn, and one for each connection. The loop gets its own turn
+   after it, or where clients are quick and nothing else can go on, within a millisecond (`busypolling.py`).
 4. A connection rests for `idle_seconds_max` at most; that bound is kept by one task for all.
 5. What goes wrong with one connection is raised in its own task.
 6. A turn may also come in the middle of another task's work (`interlude`), never in the middle of a turn, and no more
@@ -24,11 +25,12 @@ import os
 import select
 from itertools import takewhile
 from math import inf
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
-from segmentd.http.exchange import Waiting
+from segmentd.http.busypolling import BusyPolling
+from segmentd.http.resting import Connection, Respond
 
 ANSWERS_A_TURN_MAX: Final = 32
 RECEIVE_BYTES: Final = 65_536
@@ -36,59 +38,12 @@ RECEIVE_BYTES: Final = 65_536
 INTERLUDE_SECONDS: Final = 0.001
 
 
-class Respond(Protocol):
-    """What answers on the spot."""
-
-    def __call__(self, received: bytes, /) -> tuple[bytes, bool] | Waiting | None:
-        """(the answer's bytes, whether the connection stays), or None where `received` is not for here.
-
-        Waiting: `Reactor.answer` is called with the answer.
-        """
-
-
-class Connection:
-    """One connection of the lane, as the reactor knows it. `respond`: what answers on the spot."""
-
-    __slots__ = (
-        "descriptor",
-        "ended",
-        "failure",
-        "idle_since",
-        "owes",
-        "received",
-        "respond",
-        "stays",
-        "task",
-        "unread",
-        "unsent",
-    )
-
-    def __init__(self, descriptor: int, respond: Respond) -> None:
-        self.descriptor = descriptor
-        self.respond = respond
-        self.task: trio.lowlevel.Task | None = None
-        """The task that rests."""
-        self.owes = False
-        """Whether an answer comes later; nothing is read meanwhile."""
-        self.idle_since = 0.0
-        self.unread = False
-        """Whether there may be bytes to read that no edge will tell of."""
-        self.ended = False
-        """Whether the client has closed its side, perhaps behind bytes that were not read yet."""
-        self.received = b""
-        """What the task is woken with; empty at the end of the stream, or when the time was over."""
-        self.unsent = b""
-        """What is left of an answer."""
-        self.stays = True
-        """False: the last answer ends the connection."""
-        self.failure: Exception | None = None
-
-
 class Reactor:
     """All resting connections of a server."""
 
-    def __init__(self, idle_seconds_max: float) -> None:
+    def __init__(self, idle_seconds_max: float, busy_polling: BusyPolling) -> None:
         self._idle_seconds_max = idle_seconds_max
+        self._busy_polling = busy_polling
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
         self._resting: dict[int, Connection] = {}
@@ -98,6 +53,10 @@ class Reactor:
         self._sender = trio.lowlevel.ParkingLot()
         self._turning = False
         self._turned_at = -inf
+        self._owed = 0
+        """How many answers come later."""
+        self._left = False
+        """Whether the last turn left something to others."""
 
     def add(self, descriptor: int, respond: Respond) -> Connection:
         """A new connection; `remove` it before it goes elsewhere or is closed. Raises OSError."""
@@ -132,6 +91,7 @@ class Reactor:
         def abort(_: object) -> trio.lowlevel.Abort:
             if connection.owes:
                 connection.owes = False
+                self._owed -= 1
             else:
                 del self._resting[connection.descriptor]
             return trio.lowlevel.Abort.SUCCEEDED
@@ -149,6 +109,7 @@ class Reactor:
                 while True:
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
                     self._turn()
+                    self._look_on()
         finally:
             self._epoll.close()
 
@@ -163,9 +124,17 @@ class Reactor:
         if trio.current_time() - self._turned_at >= INTERLUDE_SECONDS and not self._turning:
             self._turn()
 
+    def _look_on(self) -> None:
+        """More turns for clients that are quick, as long as nobody else has anything to do."""
+        if not self._owed and not self._left and not trio.lowlevel.current_statistics().tasks_runnable:
+            for _ in self._busy_polling.looks():
+                self._turn()
+                if self._left:
+                    break
+
     def _turn(self) -> None:
         """Read and answer all that is ready, then send: a client woken by the first answer finds the others there."""
-        self._turning = True
+        self._turning, self._left = True, False
         try:
             self._answer_ready()
         finally:
@@ -174,7 +143,11 @@ class Reactor:
 
     def _answer_ready(self) -> None:
         answered: list[tuple[Connection, bytes, bool]] = []
-        for descriptor, flags in self._epoll.poll(0, ANSWERS_A_TURN_MAX):
+        ready = self._epoll.poll(0, ANSWERS_A_TURN_MAX)
+        if not ready:
+            return
+        self._busy_polling.asked()
+        for descriptor, flags in ready:
             connection = self._connections.get(descriptor)
             if connection is None:
                 continue  # Closed here while another process has it: its edges cannot be switched off any more.
@@ -193,6 +166,7 @@ class Reactor:
         now = trio.current_time()
         for connection, written, stays in answered:
             self._send(connection, written, stays, now)
+        self._busy_polling.answered()
 
     def _answer(self, connection: Connection) -> tuple[bytes, bool] | None:
         """The answer and whether the connection stays; None: there is none, or it is for the connection's task."""
@@ -205,7 +179,8 @@ class Reactor:
                 return answer
             if answer is not None:
                 del self._resting[connection.descriptor]
-                connection.owes = True
+                connection.owes = self._left = True
+                self._owed += 1
                 return None
         connection.received = received
         self._wake(connection)
@@ -222,6 +197,7 @@ class Reactor:
                 if not connection.owes:
                     continue  # Its task was cancelled.
                 connection.owes = False
+                self._owed -= 1
                 self._resting[connection.descriptor] = connection
                 if connection.unread or connection.ended:
                     connection.unsent, connection.stays = written, stays
@@ -240,6 +216,7 @@ class Reactor:
         self._wake(connection)
 
     def _wake(self, connection: Connection) -> None:
+        self._left = True
         del self._resting[connection.descriptor]
         if connection.task is not None:
             trio.lowlevel.reschedule(connection.task)

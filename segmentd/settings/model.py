@@ -41,6 +41,7 @@ class ServerSettings(Section, frozen=True, kw_only=True):
     request_read_seconds_max: Seconds = 30
     connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     lane: bool = True
+    busy_poll_microseconds_max: Annotated[int, Meta(ge=0, le=1_000)] = 50
     followers: Annotated[int, Meta(ge=0, le=64)] = 0
     http2_streams_max: Annotated[int, Meta(ge=1, le=10_000)] = 100
     tls_certificate_file: Annotated[str, Meta(max_length=4_096)] = ""

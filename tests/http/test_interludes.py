@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from segmentd.domain.events import SLICE_EVENTS
+from segmentd.http.busypolling import BusyPolling
 from segmentd.http.exchange import Answer, Request
 from segmentd.http.reactor import INTERLUDE_SECONDS, Reactor
 from segmentd.logs import RequestContext, current_request
@@ -42,7 +43,7 @@ class Client:
 
 @pytest.fixture
 async def reactor(nursery: trio.Nursery) -> Reactor:
-    made = Reactor(idle_seconds_max=75.0)
+    made = Reactor(75.0, BusyPolling(0.0))
     nursery.start_soon(made.run)
     return made
 

@@ -8,7 +8,9 @@ import pytest
 import trio
 import trio.testing
 
-from segmentd.http.reactor import ANSWERS_A_TURN_MAX, Connection, Reactor
+from segmentd.http.busypolling import BusyPolling
+from segmentd.http.reactor import ANSWERS_A_TURN_MAX, Reactor
+from segmentd.http.resting import Connection
 
 IDLE_SECONDS_MAX = 75.0
 
@@ -34,7 +36,7 @@ def pairs() -> Iterator[list[Pair]]:
 
 @pytest.fixture
 async def reactor(nursery: trio.Nursery) -> Reactor:
-    made = Reactor(IDLE_SECONDS_MAX)
+    made = Reactor(IDLE_SECONDS_MAX, BusyPolling(0.0))
     nursery.start_soon(made.run)
     return made
 

@@ -7,8 +7,10 @@ import pytest
 import trio
 import trio.testing
 
+from segmentd.http.busypolling import BusyPolling
 from segmentd.http.exchange import WAITING, Waiting
-from segmentd.http.reactor import Connection, Reactor
+from segmentd.http.reactor import Reactor
+from segmentd.http.resting import Connection
 
 PATIENCE_SECONDS = 20
 
@@ -47,7 +49,7 @@ class Talk:
 
 @pytest.fixture
 async def reactor(nursery: trio.Nursery) -> Reactor:
-    made = Reactor(idle_seconds_max=75.0)
+    made = Reactor(75.0, BusyPolling(0.0))
     nursery.start_soon(made.run)
     return made
 
