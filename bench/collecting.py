@@ -1,9 +1,9 @@
-"""`python -m bench collecting`: how long does a full garbage collection stop the event loop?
+"""`python -m bench collecting`: how long do garbage collections stop the event loop?
 
 A real server is given what its collector has to look through, one thing after the other: a full cache of documents with
 plans, one of documents without, thousands of idle connections of both roads. After each the loop's thread collects, and
-counts in processor time, which hardly depends on what else the machine does. What the server froze at its start is not
-among the objects; collections leave it out.
+counts in processor time, which hardly depends on what else the machine does. Beside it stands the longest collection
+that came of its own accord since the thing before. What the server froze at its start is not among the objects.
 """
 
 import argparse
@@ -29,19 +29,39 @@ FIELDS: Final = (
 )
 COLLECTIONS: Final = 9
 _WRITTEN_SECONDS_MAX: Final = 30.0
+_LEFT_SECONDS: Final = 3.0
 _SOCKET_SECONDS_MAX: Final = 30.0
 _ANSWER_BYTES_MAX: Final = 65_536
 
 
 class Collected(NamedTuple):
-    """objects: that collections look at. took_ms: processor time of a full one, median."""
+    """objects: that collections look at. took_ms: processor time of a full one, median.
+
+    longest_ms: of those that nobody asked for since the last time.
+    """
 
     objects: int
     took_ms: float
+    longest_ms: float
 
 
-def collected() -> Collected:
+class Collections:
+    """Counts the collections of this process."""
+
+    def __init__(self) -> None:
+        self._began = self.longest_ms = 0.0
+        gc.callbacks.append(self._note)
+
+    def _note(self, phase: str, _: object) -> None:
+        if phase == "start":
+            self._began = time.thread_time()
+        else:
+            self.longest_ms = max(self.longest_ms, (time.thread_time() - self._began) * 1000)
+
+
+def collected(collections: Collections) -> Collected:
     """Collects on this thread."""
+    longest_ms = collections.longest_ms
     # The first ones find garbage, and let go of tuples and dictionaries that cannot be part of a circle.
     for _ in range(3):
         gc.collect()
@@ -50,7 +70,8 @@ def collected() -> Collected:
         began = time.thread_time()
         gc.collect()
         took.append((time.thread_time() - began) * 1000)
-    return Collected(len(gc.get_objects()), statistics.median(took))
+    collections.longest_ms = 0.0
+    return Collected(len(gc.get_objects()), statistics.median(took), longest_ms)
 
 
 def document(number: int, *, planned: bool) -> str:
@@ -74,10 +95,12 @@ def main(arguments: Sequence[str]) -> int:
         server = Segmentd("segmentd", "with its collections counted", {}, ["bench.collecting", out])
         try:
             server.start(Path(scratch) / "segmentd", (0,))
-            print("| what there is besides | objects | full collection, processor time |\n|---|---:|---:|")
+            print("| what there is besides | objects | a full collection | longest that came |\n|---|---:|---:|---:|")
             for name in stages(server.endpoint, options.connections):
                 found = found_by(server, out)
-                print(f"| {name} | {found.objects:,} | {found.took_ms:.2f} ms |", flush=True)
+                print(
+                    f"| {name} | {found.objects:,} | {found.took_ms:.2f} ms | {found.longest_ms:.1f} ms |", flush=True
+                )
         except (BenchError, OSError) as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
@@ -103,6 +126,8 @@ def stages(endpoint: Endpoint, connections: int) -> Iterator[str]:
             for _ in range(connections):
                 exchange(stack.enter_context(opened(endpoint)), request)
             yield f"{connections:,} idle connections, {road} road"
+        time.sleep(_LEFT_SECONDS)
+        yield "after they have left"
 
 
 @contextlib.contextmanager
@@ -157,20 +182,20 @@ def found_by(server: Segmentd, out: Path) -> Collected:
         if time.monotonic() > deadline:
             raise BenchError("the server does not write what it counted")
         time.sleep(0.01)
-    objects, took_ms = out.read_text(encoding="utf-8").split()
-    return Collected(int(objects), float(took_ms))
+    objects, *milliseconds = out.read_text(encoding="utf-8").split()
+    return Collected(int(objects), *map(float, milliseconds))
 
 
 def serve(arguments: Sequence[str]) -> None:
     """segmentd's command line; a signal (SIGUSR2) makes it collect. arguments: FILE, then segmentd's own."""
     from segmentd.cli import main as segmentd  # noqa: PLC0415 - so that the part alone loads no server
 
-    out = Path(arguments[0])
+    out, collections = Path(arguments[0]), Collections()
 
     def collect(*_: object) -> None:
-        found = collected()
+        found = collected(collections)
         fresh = out.with_suffix(".new")
-        fresh.write_text(f"{found.objects} {found.took_ms}", encoding="utf-8")
+        fresh.write_text(f"{found.objects} {found.took_ms} {found.longest_ms}", encoding="utf-8")
         fresh.rename(out)
 
     signal.signal(signal.SIGUSR2, collect)

@@ -143,6 +143,7 @@ class Lane:
             return await self._run(connection)
         finally:
             self._reactor.remove(connection)
+            self._connection = None  # It refers back here: without the circle both are freed at once.
 
     async def _run(self, connection: Connection) -> bytes | None:
         try:

@@ -30,6 +30,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
 
 from segmentd.http.app import App
+from segmentd.http.collecting import FullCollections
 from segmentd.http.elsewhere import ACCEPTED, Arrival, Arrived, Elsewhere, LocalRoom, Room
 from segmentd.http.lanes import Lanes
 from segmentd.http.listening import RoomyListener
@@ -137,6 +138,7 @@ class Server:
         self._app = wrap_app(app, self._config.wsgi_max_body_size, "asgi")
         self._context = WorkerContext(None)
         self._streams: set[BoundedStream] = set()
+        self._collections = FullCollections()
         self._lanes = (
             Lanes(app.edge, settings, elsewhere, interludes=app.interludes)
             if settings.lane and certificates is None
@@ -147,6 +149,7 @@ class Server:
     async def open(self) -> AsyncIterator[trio.Nursery]:
         """The nursery of the connections; below it runs what they have in common, until the last one has ended."""
         async with trio.open_nursery() as foundation:
+            foundation.start_soon(self._collections.run)
             if self._lanes is not None:
                 foundation.start_soon(self._lanes.run)
             async with trio.open_nursery() as connections:
@@ -173,7 +176,10 @@ class Server:
                     if begun is None:
                         return
                     bounded.give_back(begun)
-                await Protocol(self._app, self._config, self._context, bounded, self._edge)
+                try:
+                    await Protocol(self._app, self._config, self._context, bounded, self._edge)
+                finally:
+                    self._collections.connection_ended()
         except* Exception:  # noqa: BLE001  # logged with its traceback; the other connections go on
             _log.exception("connection failed")
         finally:
