@@ -81,6 +81,7 @@ METRICS: Final[dict[str, tuple[Metric, ...]]] = {
         Metric("identifiers_per_second", "identifiers/s at start", True),
         Metric("resident_bytes", "RSS after load, MiB", False, 0, 1 << 20),
         Metric("anonymous_bytes_per_membership", "own memory, B/membership", False, 1),
+        Metric("largest_process_bytes_per_membership", "of it one process, B/membership", False, 1),
         Metric("restarted_bytes_per_membership", "own memory after start, B/membership", False, 1),
         Metric("disk_bytes_per_membership", "disk, B/membership", False, 1),
         Metric("per_second", "queries/s", True),

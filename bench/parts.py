@@ -156,14 +156,16 @@ class Run:
         contestant.start(folder, self._plan.server_cpus)
         start_seconds = time.monotonic() - started
         wait_until_idle(contestant)
-        empty = memory_of(contestant.pids())
+        empty = {pid: memory_of([pid]).anonymous for pid in contestant.pids()}
         self._arena.load(contestant, memberships)
         loaded = memory_of(contestant.pids())
+        grown = [memory_of([pid]).anonymous - before for pid, before in empty.items()]
         return {
-            "empty_bytes": empty.anonymous,
+            "empty_bytes": sum(empty.values()),
             "empty_start_seconds": start_seconds,
             "resident_bytes": loaded.resident,
-            "anonymous_bytes_per_membership": (loaded.anonymous - empty.anonymous) / memberships,
+            "anonymous_bytes_per_membership": (loaded.anonymous - sum(empty.values())) / memberships,
+            "largest_process_bytes_per_membership": max(grown) / memberships,
         }
 
 
