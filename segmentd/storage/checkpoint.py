@@ -20,6 +20,7 @@ from segmentd.storage.journal import Journal
 from segmentd.storage.merging import Gained, Merging, gather
 from segmentd.storage.records import JournalRecord, decode_numbered
 
+_SLICE_CHANGES = 1_000
 _V_MASK = (1 << V_BITS) - 1
 
 
@@ -82,10 +83,10 @@ def _gather(journal: Journal, start: int, changes_max: int, seq_max: int | None)
         if seq != gathered.seq + 1:
             raise StorageError(f"{journal.path}: record {gathered.seq + 1} is missing, the next one is {seq}")
         record = decode_numbered(journal.path, seq, blob)
-        os.sched_yield()
-        gather(words, record.changes)
-        gather(words, record.imported)
-        os.sched_yield()
+        for changes in (record.changes, record.imported):
+            for first in range(0, len(changes), _SLICE_CHANGES):
+                os.sched_yield()
+                gather(words, changes[first : first + _SLICE_CHANGES])
         _note_times(gathered, record)
         for key, forgotten_ms in record.forgotten:
             words.pop(key, None)

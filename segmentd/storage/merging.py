@@ -22,7 +22,7 @@ from segmentd.domain.membership import V_BITS, WORD_BYTES, merge, merge_packed, 
 from segmentd.domain.shard import Word
 from segmentd.storage.index import AUDIENCE_KEY, V_VALUE, Index
 
-PIECE_KEYS: Final = 250
+PIECE_KEYS: Final = 100
 _V_MASK: Final = (1 << V_BITS) - 1
 
 Gained = int | bytes
