@@ -116,8 +116,9 @@ class Reactor:
     def answer(self, connection: Connection, written: bytes, stays: bool, *, moves: bool) -> None:
         """An answer that comes later. moves: what happens next is for the connection's task."""
         connection.unread |= moves
+        if not self._late:
+            self._sender.unpark()
         self._late.append((connection, written, stays))
-        self._sender.unpark()
 
     def interlude(self) -> None:
         """Between two slices of long work: answer who waits already, if the last turn was long enough ago."""
