@@ -25,6 +25,7 @@ from segmentd.clustermetrics import ClusterMetrics
 from segmentd.domain.identifiers import IdentifierSchema
 from segmentd.graphql.gathering import AwaitedReads
 from segmentd.identifiers import identifier_schema
+from segmentd.runtime.groups import first_of
 from segmentd.runtime.interludes import Interludes
 from segmentd.runtime.seam import ImportHistory, Wanted
 from segmentd.storekind import Making, Queries, StartError
@@ -50,7 +51,7 @@ async def open_cluster(making: Making) -> "Clustered":
     try:
         await making.nursery.start(store.run)
     except* (WeakClusterError, ClusterUnusableError) as group:
-        raise StartError(str(_first(group))) from None
+        raise StartError(str(first_of(group))) from None
     numbers = await store.connected.kind_numbers(list(settings.identifiers))
     log.info("cluster open", node=node, seconds=round(time.monotonic() - started, 3))
     return Clustered(making, store, node, identifier_schema(settings, numbers))
@@ -130,8 +131,3 @@ class Clustered:
 
     def close_files(self) -> None:
         """See StoreKind; the store closes its outbox itself."""
-
-
-def _first(group: BaseExceptionGroup[Exception]) -> Exception:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -27,6 +27,7 @@ from segmentd.http.server import serve, url_of
 from segmentd.http.traffic import counts_of
 from segmentd.opening import open_certificates, open_keyring, open_listener, open_owners_traces
 from segmentd.runtime.forgetting import Forgetting
+from segmentd.runtime.groups import first_of
 from segmentd.runtime.history import History
 from segmentd.runtime.importbucket import BucketUnusableError
 from segmentd.runtime.imports import Imports
@@ -54,7 +55,7 @@ def run(settings: Settings) -> int:
         try:
             trio.run(_serve, settings, folder)
         except* (StartError, StorageError) as group:
-            problem = _first(group)
+            problem = first_of(group)
     if problem is not None:
         raise problem
     log.info("stopped")
@@ -69,12 +70,6 @@ def open_folder(settings: Settings, *, create: bool = True) -> DataFolder:
         index_map_bytes=settings.storage.index_map_bytes,
         create=create,
     )
-
-
-def _first(group: BaseExceptionGroup[Exception]) -> Exception:
-    """The first exception in a group of groups."""
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 class _Parts(NamedTuple):

@@ -19,6 +19,8 @@ import trio
 from coredis.connection import TCPConnection, TCPLocation
 from coredis.exceptions import BusyLoadingError, ConnectionError  # the library's own
 
+from segmentd.runtime.groups import first_of
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 # The library logs an error for each attempt to connect to a server that does not answer; here that is a `problem`.
 logging.getLogger("coredis").setLevel(logging.CRITICAL)
@@ -92,7 +94,7 @@ class Link:
                     pause = _PAUSE_SECONDS_FIRST
             except* Exception as group:  # noqa: BLE001
                 # Whatever a server or the library comes up with costs the connection, and nothing else.
-                self.problem = _told(_first(group))
+                self.problem = _told(first_of(group))
                 log.debug("no connection to a server of the cluster", server=str(self.address), reason=self.problem)
             finally:
                 self._set(None)
@@ -145,11 +147,6 @@ class Link:
 def _is_loss(answer: Any) -> bool:
     """Whether this stands for an answer that never came; a server that is loading has an error of this kind."""
     return isinstance(answer, ConnectionError | TimeoutError) and not isinstance(answer, BusyLoadingError)
-
-
-def _first(group: BaseExceptionGroup[Exception]) -> Exception:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _told(error: Exception) -> str:

@@ -9,6 +9,7 @@ from segmentd.cluster.connected import ClusterUnusableError, Connected
 from segmentd.cluster.promises import WeakClusterError
 from segmentd.cluster.registry import Entry
 from segmentd.domain.refusals import Refusal
+from segmentd.runtime.groups import first_of
 from segmentd.settings import Settings
 
 T = TypeVar("T")
@@ -23,9 +24,7 @@ def visit(settings: Settings, act: Callable[[Connected], Awaitable[T]]) -> T:
     try:
         return trio.run(_visit, settings, act)
     except* (WeakClusterError, ClusterUnusableError, Refusal, OSError, trio.TooSlowError) as group:
-        first: BaseException = group
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
+        first = first_of(group)
         reason = f"no answer within {settings.store.acknowledge_seconds_max:g} s"
         raise VisitError(reason if isinstance(first, trio.TooSlowError) else str(first)) from None
 
