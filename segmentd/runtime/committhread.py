@@ -8,15 +8,18 @@ done; one thing at a time.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import trio
 
 from segmentd.storage.errors import StoreFailureError
 
 T = TypeVar("T")
+
+_FAULTS: Final = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV})
 
 
 class CommitThread(Generic[T]):
@@ -69,6 +72,8 @@ class CommitThread(Generic[T]):
         self._thread = thread
 
     def _work(self) -> None:
+        # Signals are for the loop's thread. Here one would interrupt a read or a sync, and end the thread over it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
         while True:
             os.eventfd_read(self._asked)
             if self._act is None:

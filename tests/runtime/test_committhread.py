@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import threading
 from collections.abc import Iterator
 from unittest import mock
@@ -81,3 +82,23 @@ def test_without_a_thread_the_store_does_not_begin(
     monkeypatch.setattr(name, mock.Mock(side_effect=error))
     with pytest.raises(StoreFailureError, match="the thread that commits cannot be started"):
         CommitThread[object]().start()
+
+
+@pytest.fixture
+def heeded() -> Iterator[signal.Signals]:
+    """A signal that Python has a handler for, which is what makes it interrupt system calls."""
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    yield signal.SIGUSR1
+    signal.signal(signal.SIGUSR1, before)
+
+
+async def test_a_signal_that_the_kernel_gives_to_the_thread_does_not_end_it(
+    thread: CommitThread[object], heeded: signal.Signals
+) -> None:
+    ident = await thread.run(threading.get_ident)
+    assert isinstance(ident, int)
+    for number in range(20):
+        signal.pthread_kill(ident, heeded)
+        await trio.sleep(0.001)
+        with trio.fail_after(20):
+            assert await thread.run(lambda: number) == number  # noqa: B023
