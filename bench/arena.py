@@ -45,6 +45,9 @@ EVENTS_PER_RUN_MAX = 100_000_000
 MS_PER_RUN = 1_000_000
 IDLE_SHARE = 0.05
 IDLE_SECONDS_MAX = 120.0
+LOOK_SECONDS = 0.5
+# What was loaded is worked on again some time later: segmentd folds its journal after 10 s.
+LOADED_SECONDS = 12.0
 
 
 class Arena:
@@ -64,7 +67,7 @@ class Arena:
     def load(self, contestant: Contestant, memberships: int) -> None:
         """Bring the world in, wait until the contestant has calmed down, and check a sample."""
         contestant.load(memberships, lambda: self._send_members(contestant, memberships))
-        wait_until_idle(contestant)
+        wait_until_idle(contestant, LOADED_SECONDS)
         self._check_members(contestant, memberships)
 
     def load_restless(self, contestant: Contestant, memberships: int) -> None:
@@ -198,13 +201,16 @@ class Arena:
         )
 
 
-def wait_until_idle(contestant: Contestant) -> None:
-    """Wait until its processes use next to no processor time, so that what is measured next starts from rest."""
+def wait_until_idle(contestant: Contestant, seconds: float = LOOK_SECONDS) -> None:
+    """Wait until its processes use next to no processor time for so long: what is measured next starts from rest."""
     deadline = time.monotonic() + IDLE_SECONDS_MAX
+    busy_at = time.monotonic()
     while time.monotonic() < deadline:
         before = cpu_seconds_of(contestant.pids())
-        time.sleep(0.5)
-        if cpu_seconds_of(contestant.pids()) - before <= 0.5 * IDLE_SHARE:
+        time.sleep(LOOK_SECONDS)
+        if cpu_seconds_of(contestant.pids()) - before > LOOK_SECONDS * IDLE_SHARE:
+            busy_at = time.monotonic()
+        elif time.monotonic() - busy_at >= seconds:
             return
     raise BenchError(f"{contestant.name} did not calm down within {IDLE_SECONDS_MAX:.0f} s")
 
