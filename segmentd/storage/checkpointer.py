@@ -7,6 +7,8 @@ with one JSON object for each fold (`Folded` and `seconds`), the last with `"mor
 To `sweep` it answers with one object, about one step of the sweep of deleted audiences. End of input ends the child.
 """
 
+import ctypes
+import gc
 import os
 import signal
 import sys
@@ -26,6 +28,7 @@ from segmentd.storage.journal import Journal
 from segmentd.storage.sweep import sweep
 
 NICENESS: Final = 10
+LARGE_CHANGES: Final = 50_000
 
 
 class FoldReport(msgspec.Struct, frozen=True):
@@ -76,11 +79,14 @@ def main(argument: str) -> int:
             break
         return 1
     for line in sys.stdin:
-        more = True
+        changes, more = 0, True
         while more:
             report = _step(line.split(), journal, index, arguments.changes_max)
+            changes = max(changes, report.changes)
             more = report.more and not line.startswith("sweep")
             answer(report)
+        if changes >= LARGE_CHANGES:
+            _give_memory_back(index)
     index.close()
     journal.close()
     return 0
@@ -101,6 +107,14 @@ def _opened(arguments: CheckpointerArguments) -> tuple[Journal, Index]:
     journal.reader_check()
     index.reader_check()
     return journal, index
+
+
+def _give_memory_back(index: Index) -> None:
+    """What a large fold took is not kept for the next one, which may be long in coming. Raises StorageError."""
+    index.move_to(index.path)  # LMDB keeps the pages of its largest transaction as long as it is open.
+    gc.collect()  # lets go of lists of free objects, which hold on to arenas
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:  # glibc has it, musl gives back by itself
+        trim(0)
 
 
 def _step(command: list[str], journal: Journal, index: Index, changes_max: int) -> FoldReport:

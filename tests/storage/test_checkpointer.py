@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 
 from segmentd.domain.membership import word_of
-from segmentd.storage.checkpointer import CheckpointerArguments, FoldReport
+from segmentd.storage.checkpointer import LARGE_CHANGES, CheckpointerArguments, FoldReport
 from segmentd.storage.folder import DataFolder
 from tests.storage.stored import MAP_BYTES, Store
 from tests.storage.test_journal import pinned
@@ -74,6 +75,29 @@ def test_each_request_folds_everything_in_bounded_folds_and_the_end_of_input_end
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait() == 0
+    store.assert_index_is(store.state)
+
+
+def own_bytes(process: subprocess.Popen[str]) -> int:
+    """Its anonymous memory."""
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1_024
+
+
+def test_a_large_fold_leaves_no_memory_behind_and_the_next_one_is_right(folder: DataFolder, store: Store) -> None:
+    with checkpointer(folder, changes_max=4 * LARGE_CHANGES) as process:
+        assert [report.changes for report in reports(process)] == [0]
+        before = own_bytes(process)
+        for first in range(0, 3 * LARGE_CHANGES, LARGE_CHANGES):
+            store.append([(b"\0u%d" % number, word_of(1, 2)) for number in range(first, first + LARGE_CHANGES)])
+        assert [report.changes for report in reports(process)] == [3 * LARGE_CHANGES]
+        patience = time.monotonic() + 20
+        # Otherwise twice as much stays.
+        while own_bytes(process) > before + 8_000_000:
+            assert time.monotonic() < patience, own_bytes(process) - before
+            time.sleep(0.01)
+        store.append([(b"\0u0", word_of(1, 4))])
+        assert [(report.changes, report.error) for report in reports(process)] == [(1, None)]
     store.assert_index_is(store.state)
 
 
