@@ -11,7 +11,7 @@ Invariants:
 2. Registrations are edge-triggered. Whatever may have come without an edge still to come is noted (`unread`), and is
    read before the connection rests again.
 3. At most `ANSWERS_A_TURN_MAX` requests are answered in a turn, and one for each connection. The loop gets its own turn
-   after it, or where clients are quick and nothing else can go on, within a millisecond (`busypolling.py`).
+   after it, or where a client is quick and no answer is owed, a quarter of a millisecond later (`busypolling.py`).
 4. A connection rests for `idle_seconds_max` at most; that bound is kept by one task for all.
 5. What goes wrong with one connection is raised in its own task.
 6. A turn may also come in the middle of another task's work (`interlude`), never in the middle of a turn, and no more
@@ -126,8 +126,8 @@ class Reactor:
             self._turn()
 
     def _look_on(self) -> None:
-        """More turns for clients that are quick, as long as nobody else has anything to do."""
-        if not self._owed and not self._left and not trio.lowlevel.current_statistics().tasks_runnable:
+        """More turns for clients that are quick, as long as nothing of theirs is left to others."""
+        if self._busy_polling.quick and not self._owed and not self._left:
             for _ in self._busy_polling.looks():
                 self._turn()
                 if self._left:
@@ -147,7 +147,7 @@ class Reactor:
         ready = self._epoll.poll(0, ANSWERS_A_TURN_MAX)
         if not ready:
             return
-        self._busy_polling.asked()
+        came_at, quickest_at = self._busy_polling.clock(), -inf
         for descriptor, flags in ready:
             connection = self._connections.get(descriptor)
             if connection is None:
@@ -156,6 +156,7 @@ class Reactor:
             if descriptor not in self._resting:
                 connection.unread = True
                 continue
+            quickest_at = max(quickest_at, connection.answered_at)
             try:
                 answer = self._answer(connection)
             except Exception as failure:  # noqa: BLE001  # raised where it belongs, the others go on
@@ -164,10 +165,13 @@ class Reactor:
             else:
                 if answer is not None:
                     answered.append((connection, *answer))
-        now = trio.current_time()
+        self._busy_polling.asked(came_at - quickest_at)
+        if not answered:
+            return
+        now, answered_at = trio.current_time(), self._busy_polling.answered()
         for connection, written, stays in answered:
+            connection.answered_at = answered_at
             self._send(connection, written, stays, now)
-        self._busy_polling.answered()
 
     def _answer(self, connection: Connection) -> tuple[bytes, bool] | None:
         """The answer and whether the connection stays; None: there is none, or it is for the connection's task."""

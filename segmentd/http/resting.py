@@ -1,5 +1,6 @@
 """A connection of the lane between two requests, as the reactor knows it."""
 
+from math import inf
 from typing import Protocol
 
 import trio
@@ -21,6 +22,7 @@ class Connection:
     """One connection of the lane, as the reactor knows it. `respond`: what answers on the spot."""
 
     __slots__ = (
+        "answered_at",
         "descriptor",
         "ended",
         "failure",
@@ -42,6 +44,8 @@ class Connection:
         self.owes = False
         """Whether an answer comes later; nothing is read meanwhile."""
         self.idle_since = 0.0
+        self.answered_at = -inf
+        """When it got its last answer on the spot, by the clock of busy polling."""
         self.unread = False
         """Whether there may be bytes to read that no edge will tell of."""
         self.ended = False

@@ -86,7 +86,11 @@ def main(argument: str) -> int:
             more = report.more and not line.startswith("sweep")
             answer(report)
         if changes >= LARGE_CHANGES:
-            _give_memory_back(index)
+            try:
+                _give_memory_back(index)
+            except StorageError as error:
+                print(f"checkpointer: {error}", file=sys.stderr)  # The server says that it ended, and starts another.
+                return 1
     index.close()
     journal.close()
     return 0

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable
 from itertools import pairwise
+from math import inf
 
 import pytest
 import trio
@@ -40,9 +41,7 @@ def looks_after(pause: float, seconds_max: float = SECONDS_MAX) -> int:
     """How many looks there are after a request that came so long after the answer before it."""
     clock = Clock()
     polling = BusyPolling(seconds_max, clock)
-    polling.answered()
-    clock.now += pause
-    polling.asked()
+    polling.asked(pause)
     polling.answered()
     clock.step = 10e-6
     return sum(1 for _ in polling.looks())
@@ -52,25 +51,21 @@ def test_it_looks_for_clients_that_came_back_at_once() -> None:
     assert looks_after(20e-6) == pytest.approx(SECONDS_MAX / 10e-6, abs=1)
 
 
-@pytest.mark.parametrize(("pause", "seconds_max"), [(1e-3, SECONDS_MAX), (0.0, 0.0)], ids=["slow", "off"])
-def test_it_looks_for_nobody_where_clients_are_slow_or_it_is_off(pause: float, seconds_max: float) -> None:
+@pytest.mark.parametrize(
+    ("pause", "seconds_max"), [(1e-3, SECONDS_MAX), (inf, SECONDS_MAX), (0.0, 0.0)], ids=["slow", "new", "off"]
+)
+def test_it_looks_for_nobody_where_clients_are_slow_or_new_or_it_is_off(pause: float, seconds_max: float) -> None:
     assert looks_after(pause, seconds_max) == 0
-
-
-def test_nobody_is_looked_for_before_the_first_answer() -> None:
-    polling = BusyPolling(SECONDS_MAX, Clock())
-    polling.asked()
-    assert list(polling.looks()) == []
 
 
 def test_it_ends_however_much_is_asked() -> None:
     clock = Clock(step=10e-6)
     polling = BusyPolling(SECONDS_MAX, clock)
+    polling.asked(0.0)
     polling.answered()
-    polling.asked()
     begun = clock.now
     for _ in polling.looks():
-        polling.asked()
+        polling.asked(0.0)
         polling.answered()
     assert LOOKS_SECONDS_MAX <= clock.now - begun < 2 * LOOKS_SECONDS_MAX
 
@@ -152,3 +147,20 @@ async def test_a_task_that_can_go_on_waits_for_a_bounded_time(nursery: trio.Nurs
     with trio.fail_after(20):
         await other()
     assert max(after - before for before, after in pairwise(answers)) <= 4 * 20
+
+
+async def test_many_slow_clients_are_not_a_quick_one(nursery: trio.Nursery) -> None:
+    clock = Clock()
+    polling = BusyPolling(SECONDS_MAX, clock)
+    reactor = Reactor(75.0, polling)
+    nursery.start_soon(reactor.run)
+    talks = [Talk(1_000, last=lambda: (b"last", True)) for _ in range(20)]
+    for talk in talks:
+        talk.respond = lambda received: (received, True)  # type: ignore[method-assign]
+        nursery.start_soon(reactor.rest, reactor.add(talk.here.fileno(), talk.respond))
+    for _ in range(2):
+        for talk in talks:
+            talk.there.send(b"each in turn, soon after the one before")
+            await trio.testing.wait_all_tasks_blocked()
+            assert not polling.quick
+            clock.now += SECONDS_MAX

@@ -3,12 +3,20 @@
 import gc
 import weakref
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import trio
 import trio.testing
 
-from segmentd.http.collecting import OBJECTS_A_CONNECTION, OBJECTS_MIN, SECONDS_MAX, FullCollections
+from segmentd.http.collecting import (
+    OBJECTS_A_CONNECTION_MAX,
+    OBJECTS_A_CONNECTION_MIN,
+    OBJECTS_MIN,
+    PAUSE,
+    SECONDS_MAX,
+    FullCollections,
+)
 from segmentd.http.lane import Lane
 from segmentd.http.resting import Connection
 from segmentd.http.streams import BoundedStream
@@ -44,7 +52,7 @@ async def collections(nursery: trio.Nursery) -> FullCollections:
 
 async def test_it_comes_when_connections_have_left_enough(collections: FullCollections) -> None:
     garbage = old_circle()
-    for _ in range(OBJECTS_MIN // OBJECTS_A_CONNECTION):
+    for _ in range(OBJECTS_MIN // OBJECTS_A_CONNECTION_MAX):
         collections.connection_ended()
     await trio.testing.wait_all_tasks_blocked()
     assert garbage() is not None
@@ -53,20 +61,46 @@ async def test_it_comes_when_connections_have_left_enough(collections: FullColle
     assert garbage() is None
 
 
-async def test_the_next_one_waits_for_a_quarter_of_what_lives(collections: FullCollections) -> None:
+async def test_what_each_leaves_is_learnt_and_the_next_one_waits_for_a_quarter_of_what_lives(
+    collections: FullCollections, autojump_clock: trio.testing.MockClock
+) -> None:
     living = [[number] for number in range(8 * OBJECTS_MIN)]
-    for _ in range(OBJECTS_MIN // OBJECTS_A_CONNECTION + 1):
+    gc.collect()  # so that the next one finds nothing
+    for _ in range(OBJECTS_MIN // OBJECTS_A_CONNECTION_MAX + 1):
         collections.connection_ended()
-    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(60)
     garbage = old_circle()
-    for _ in range(len(living) // 4 // OBJECTS_A_CONNECTION):
+    for _ in range(len(living) // 4 // OBJECTS_A_CONNECTION_MIN):
         collections.connection_ended()
-    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(60)
     assert garbage() is not None
-    for _ in range(len(gc.get_objects()) // OBJECTS_A_CONNECTION):
+    for _ in range(len(gc.get_objects()) // OBJECTS_A_CONNECTION_MIN):
         collections.connection_ended()
-    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(60)
     assert garbage() is None
+
+
+async def test_they_take_a_hundredth_of_the_time_at_most(
+    collections: FullCollections, autojump_clock: trio.testing.MockClock
+) -> None:
+    began: list[float] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "start" and info["generation"] == 2:
+            began.append(trio.current_time())
+
+    living = [[number] for number in range(OBJECTS_MIN)]
+    gc.callbacks.append(note)
+    try:
+        while len(began) < 3:
+            for _ in range(OBJECTS_MIN):
+                collections.connection_ended()
+            await trio.sleep(0.02)
+    finally:
+        gc.callbacks.remove(note)
+    assert len(living) == OBJECTS_MIN
+    # Looking through so many objects takes longer than a tenth of a millisecond on any machine.
+    assert min(after - before for before, after in pairwise(began)) > PAUSE * 0.0001
 
 
 async def test_there_is_one_an_hour_whatever_happens(
@@ -75,9 +109,9 @@ async def test_there_is_one_an_hour_whatever_happens(
     await trio.sleep(10)
     for _ in range(2):
         garbage = old_circle()
-        await trio.sleep(SECONDS_MAX - 20)
+        await trio.sleep(SECONDS_MAX - 500)
         assert garbage() is not None
-        await trio.sleep(20)
+        await trio.sleep(600)  # and the pause after the one before
         assert garbage() is None
 
 
