@@ -4,7 +4,6 @@ Unlike the embedded store it has nothing to load: it is open when the cluster wa
 keep the promises, and has what this node sent before. Until then nobody is answered, not even for health.
 """
 
-import gc
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -112,9 +111,6 @@ class Clustered:
 
     async def recover(self) -> None:
         """See StoreKind; all is there."""
-        # It stays; looking through it again at each collection would stop the loop.
-        gc.collect()
-        gc.freeze()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See StoreKind; the store runs since it was opened."""

@@ -1,6 +1,5 @@
 """The embedded store as the service runs it: journal and index in the data folder, followers if there are to be any."""
 
-import gc
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -86,9 +85,6 @@ class Embedded:
         start = trio.current_time()
         recovered = await trio.to_thread.run_sync(self.store.recover)
         self.catalog.load(recovered.segments.values())
-        # What was loaded stays; looking through all of it again at each collection would stop the loop.
-        gc.collect()
-        gc.freeze()
         log.info(
             "recovered",
             identifiers=recovered.identifiers,

@@ -12,7 +12,6 @@ Invariants:
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
@@ -30,6 +29,7 @@ from segmentd.followers.messages import Begin, Handed, Leave, Ready, Reopen, Reo
 from segmentd.followers.serving import FollowerServer
 from segmentd.followers.tally import Tally
 from segmentd.http.auth import Keyring
+from segmentd.http.collecting import freeze_what_is_loaded
 from segmentd.identifiers import identifier_schema
 from segmentd.keyfile import KeyFileError, path_in
 from segmentd.processmetrics import StatsCollector, failed_hand_overs, families_of
@@ -74,8 +74,7 @@ class FollowerProcess:
         self._store = await trio.to_thread.run_sync(self._opened, settings)
         self._telemetry.registry.register(StatsCollector(self._store.stats, _COUNTERS))
         self._server = self._built(begin)
-        gc.collect()
-        gc.freeze()
+        freeze_what_is_loaded()
         try:
             await self._serve()
         finally:

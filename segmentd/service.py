@@ -22,6 +22,7 @@ from segmentd import lateness, logs
 from segmentd.embedded import Embedded
 from segmentd.http.app import App, Insight, build_app
 from segmentd.http.auth import Keyring
+from segmentd.http.collecting import freeze_what_is_loaded
 from segmentd.http.readiness import Readiness
 from segmentd.http.server import serve, url_of
 from segmentd.http.traffic import counts_of
@@ -207,6 +208,7 @@ async def _serve_until(stop: _Stop, settings: Settings, folder: DataFolder) -> N
                     # The promised line.
                     logs.say_on_stdout(f"listening on {url_of(listener, tls=settings.server.is_tls)}")
                     await kind.recover()
+                    freeze_what_is_loaded()
                     await parts.keyring.refresh()
                     await parts.imports.load()
                     await parts.forgetting.load()

@@ -32,6 +32,12 @@ _NEVER: Final = 1_000_000_000
 _log = structlog.get_logger(__name__)
 
 
+def freeze_what_is_loaded() -> None:
+    """It stays; looking through all of it again at each full collection would stop the loop."""
+    gc.collect()
+    gc.freeze()
+
+
 class FullCollections:
     """`run` for as long as connections are served."""
 
